@@ -53,7 +53,9 @@ from perdure.errors import (
     WrongEncryptionKey,
 )
 from perdure.failure import Failure
+from perdure.http.proxy_identity import proxy_identity
 from perdure.maintenance import Backup, Copy, backup, copy, rekey
+from perdure.model.access import Identity
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
 from perdure.model.human_tasks import Person
@@ -121,6 +123,7 @@ __all__ = [
     "HttpStatusError",
     "HumanTask",
     "IdempotencyConflict",
+    "Identity",
     "IllegalTransition",
     "InstanceExists",
     "InstanceFinished",
@@ -170,6 +173,7 @@ __all__ = [
     "backup",
     "connect",
     "process_pool",
+    "proxy_identity",
     "copy",
     "rekey",
 ]

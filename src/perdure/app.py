@@ -27,6 +27,7 @@ from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
 from perdure.engine.loop.inbox import InboxWaiter
 from perdure.engine.upkeep.retention import Retention
 from perdure.errors import RegistrationError, needing
+from perdure.model.access import Identify
 from perdure.model.durations import Seconds
 from perdure.outbound import HttpPolicy, Sender
 from perdure.settings import (
@@ -74,6 +75,10 @@ class App(Blueprint):
         telemetry: whether the engine counts what it does for `/metrics`, and tells OpenTelemetry. With "auto", the
             default, it counts if the extra `telemetry` is installed, and tells OpenTelemetry if the program has set a
             provider.
+        identify: the application's own sign-in, for people who decide tasks: a function, `async` or not, from a
+            request (starlette.requests.Request) to an `Identity`, or to None for a request without a signed-in
+            person. It is asked about requests without a key or a signed link. If it raises an exception, the
+            request is rejected. `proxy_identity` makes one for a reverse proxy.
 
     Raises:
         RegistrationError for an invalid name or setting.
@@ -93,6 +98,7 @@ class App(Blueprint):
         encryption: Encryption | None = None,
         links: LinksFor = "caller",
         telemetry: Literal["auto", "off", "on"] | None = None,
+        identify: Identify | None = None,
     ) -> None:
         if links not in get_args(LinksFor):
             raise RegistrationError(
@@ -109,6 +115,7 @@ class App(Blueprint):
         super().__init__()
         self.name = name
         self.registry.links = links
+        self.registry.identify = identify
         chosen = settings or Settings()
         self.settings = replace(
             chosen,

@@ -19,6 +19,7 @@ from perdure.errors import SettingError
 from perdure.http.formatting import plain
 from perdure.http.remote.client import RemoteClient
 from perdure.model.access import AccessKey, checked_scopes
+from perdure.model.human_tasks import Person
 
 commands = typer.Typer()
 keys = typer.Typer(help="Create, list and revoke access keys.", no_args_is_help=True)
@@ -195,6 +196,21 @@ def link(
     once: Annotated[
         bool, typer.Option("--once/--many", help="Whether the link can be used once or many times.")
     ] = True,
+    person: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="PERSON",
+            help="The person to whom you send the link, such as an e-mail address. Records name them.",
+            show_default=False,
+        ),
+    ] = "",
+    roles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role", metavar="ROLE", help="A role of this person. Repeat it for more.", show_default=False
+        ),
+    ] = None,
     public_url: Annotated[
         str,
         typer.Option(
@@ -207,6 +223,9 @@ def link(
 ) -> None:
     """Print a signed link with which a person without a key can raise one event of one instance."""
     lasts = read_duration(expires_in, "--expires-in")
+    if roles and not person:
+        raise typer.BadParameter("a role needs the person who has it: give --for, too", param_hint="--role")
+    made_for = Person(person, tuple(roles or ())) if person else None
     if public_url and not public_url.startswith(("http://", "https://")):
         raise typer.BadParameter("the address must begin with http:// or https://", param_hint="--public-url")
 
@@ -216,10 +235,12 @@ def link(
                 "the public address of the server is not known, because no server runs on this store. Give "
                 "--public-url https://... (or PERDURE_PUBLIC_URL), or --url with the address of a running server"
             )
-        link = await client.create_event_link(instance_id, event, expires_in=lasts, once=once)
+        link = await client.create_event_link(instance_id, event, expires_in=lasts, once=once, for_=made_for)
         note = NOTE.get()
         if note is not None:  # a server writes the entry itself
-            written = replace(note, operation="create_link", detail=event)
+            written = replace(
+                note, operation="create_link", detail=f"{event} for {person}" if person else event
+            )
             await client.gateway.record(AuditMemo(audit=[written.row(client.gateway.now(), instance_id)]))
         return link
 

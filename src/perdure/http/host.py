@@ -290,6 +290,7 @@ def application(
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
     access.tracing = engine.tracing
+    access.identify = engine.registry.identify
     counted = metrics_of(engine.telemetry)
     if counted is not None:
         counted.denied = access.denied

@@ -13,6 +13,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from perdure.http.proxy_identity import BY_PROXY
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,7 +44,7 @@ class Proxies:
         headers = [pair for pair in scope["headers"] if pair[0] not in _FORWARDED]
         if not self._trusted or not self._is_trusted((scope.get("client") or ("", 0))[0]):
             return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}
-        told = {**scope, "client": (self._caller(scope), 0)}
+        told = {**scope, "client": (self._caller(scope), 0), BY_PROXY: True}
         scheme = _last(scope, b"x-forwarded-proto").lower()
         if scheme in ("http", "https"):
             told["scheme"] = scheme

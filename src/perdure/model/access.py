@@ -14,13 +14,15 @@ scope, so a route without one is impossible.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
+
+from perdure.model.names import is_name, not_a_name
 
 PREFIX: Final = "pdk_"
 ID_LENGTH: Final = 8
@@ -70,6 +72,36 @@ class NewKey(msgspec.Struct, frozen=True):
 
     key: AccessKey
     secret: str
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A person whom your own sign-in knows, for `App(identify=...)`.
+
+    Parameters:
+        name: how records name the person, such as an e-mail address: 1 to 200 printable characters.
+        roles: the person's roles, as tasks name them.
+        scopes: what else the person may do, as the scopes of a key. By default, see and decide tasks only.
+    """
+
+    name: str
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("decide",)
+
+
+Identify = Callable[[Any], "Identity | Awaitable[Identity | None] | None"]
+"""A sign-in: takes a request (starlette.requests.Request) and returns the signed-in person, or None."""
+
+
+def checked_identity(found: object) -> Identity | None:
+    """What a sign-in found, if it is an identity or None. Raises ValueError for anything else."""
+    if found is None:
+        return None
+    if not isinstance(found, Identity):
+        raise ValueError(f"it returned {type(found).__name__}, not Identity or None")
+    for part in (found.name, *found.roles):
+        if not is_name(part):
+            raise ValueError(not_a_name(part, "the name of a person, and each of their roles,"))
+    return Identity(found.name, tuple(found.roles), checked_scopes(found.scopes))
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,8 @@ from perdure.model.access import (
     key_of,
 )
 from perdure.model.durations import Seconds, instant, micros, moment
+from perdure.model.human_tasks import Person
+from perdure.model.names import is_name, not_a_name
 from perdure.model.records import AuditFilter, KeyRow
 
 if TYPE_CHECKING:
@@ -172,6 +174,7 @@ class AccessVerbs:
         *,
         expires_in: Seconds = 7 * 24 * 3_600,
         once: bool = True,
+        for_: Person | str | None = None,
         request: Any = None,
     ) -> str:
         """A link that lets its holder, without a key, raise one event of one instance: an approval by mail.
@@ -185,18 +188,24 @@ class AccessVerbs:
             event_name: the event; the page has the fields of its type when that type is known.
             expires_in: seconds or a timedelta; seven days by default.
             once: reject a second use with 410.
+            for_: the person to whom you send the link: a name, or a `Person` with the roles that they have. The
+                history, the audit log and the task then name the person as the one who decided, and a human task
+                counts the decision. Everyone who has the link can use it, so send it to that person only. The name
+                can be read in the link.
             request: in a route, the request whose origin the link gets; default is the public URL of the
                 server, else its address.
 
         Raises:
-            InstanceNotFound, and RuntimeError when the client has no HTTP host.
+            InstanceNotFound, PayloadError for a name or role that is not 1 to 200 printable characters, and
+            RuntimeError when the client has no HTTP host.
         """
+        person = person_of(for_)
         if self.links is None:
             raise RuntimeError(
                 "this client has no HTTP host, so it cannot make links: use it inside a route, under "
                 "`perdure run`, or mount app.asgi()"
             )
-        return await self.links.event_link(request, instance_id, event_name, micros(expires_in), once)
+        return await self.links.event_link(request, instance_id, event_name, micros(expires_in), once, person)
 
     # -------------------------------------------------------------------------------------------- writing
 
@@ -230,6 +239,15 @@ class AccessVerbs:
         return NOTE.get() or AuditNote(_IN_PROCESS, "", operation)
 
 
+def person_of(given: Person | str | None) -> Person | None:
+    """The person that a link is made for. Raises PayloadError."""
+    person = Person(given) if isinstance(given, str) else given
+    for name in (person.name, *person.roles) if person is not None else ():
+        if not is_name(name):
+            raise PayloadError(not_a_name(name, "the person of a link, and each of their roles,"))
+    return person
+
+
 def shown_key(row: KeyRow) -> AccessKey:
     """A row without its secret."""
     expires, revoked, used = row.expires_at, row.revoked_at, row.last_used_at
@@ -246,4 +264,4 @@ def shown_key(row: KeyRow) -> AccessKey:
     )
 
 
-__all__ = ["ACCESS", "FIRST", "LINK", "AccessVerbs", "shown_key"]
+__all__ = ["ACCESS", "FIRST", "LINK", "AccessVerbs", "person_of", "shown_key"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.watching import Bell
     from perdure.engine.core.audit import AuditMemo
     from perdure.failure import Failure
+    from perdure.model.human_tasks import Person
     from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
@@ -105,7 +106,13 @@ class Links(Protocol):
         """The response for an instance that finished in time."""
 
     async def event_link(
-        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+        self,
+        request: Any,
+        instance_id: str,
+        event_name: str,
+        lasts: int,
+        once: bool,
+        person: Person | None = None,
     ) -> str:
         """A signed link that raises one event without a key; `lasts` is in microseconds."""
 

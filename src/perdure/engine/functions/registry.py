@@ -36,6 +36,7 @@ from perdure.engine.functions.versions import newest
 from perdure.errors import EventRefused, FunctionNotFound, PayloadError, RegistrationError
 from perdure.failure import Failure
 from perdure.model import payload
+from perdure.model.access import Identify
 from perdure.model.durations import Seconds, micros
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.readings import Reading
@@ -233,6 +234,7 @@ class Registry:
         self.lifespans: list[Definition] = []
         self.executors: dict[str, Any] = {}  # sources, by name
         self.links: LinksFor = "caller"
+        self.identify: Identify | None = None  # the application's own sign-in
         self.route_prefix = ROUTE_PREFIX
         self.events: Literal["data", "text"] = "data"
         self.output_of_failure: Callable[[str, Failure], str] = lambda name, failure: str(failure)
@@ -310,6 +312,7 @@ class Registry:
         self.output_of_failure = other.output_of_failure
         self.origins, self.replaces_running = other.origins, other.replaces_running
         self.fails_on_nondeterminism = other.fails_on_nondeterminism
+        self.identify = other.identify
 
     def described(self, **more: str) -> str:
         """The registered names and `more`, as JSON for other workers and operators."""

@@ -2,15 +2,18 @@
 
 A route is a row of a table and always has a scope (`perdure.http.routing`). The check is added where rows become
 routes, so every route has it. A request needs one credential. The check uses the first it finds: the header
-`x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, or the browser's session. A wrong
-credential is rejected without trying the next. A request with two keys is rejected, because two readers of the
-request could each use a different one.
+`x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, the browser's session, or the
+application's own sign-in (`App(identify=...)`). A wrong credential is rejected without trying the next. A request
+with two keys is rejected, because two readers of the request could each use a different one.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import replace
 from functools import lru_cache
+from inspect import isawaitable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -29,7 +32,8 @@ from perdure.http.guard import SAFE, is_foreign
 from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.shared_reads import SharedReads
 from perdure.http.table import CODE, ENDPOINT
-from perdure.model.access import PREFIX
+from perdure.model.access import PREFIX, checked_identity
+from perdure.model.human_tasks import Person
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
     from perdure.http.table import Endpoint
+    from perdure.model.access import Identify
 
 
 class IncomingTraces(Protocol):
@@ -50,6 +55,9 @@ class IncomingTraces(Protocol):
         """The block in which a request is handled."""
 
 
+log = logging.getLogger("perdure.access")
+SIGNED_IN: Final = "perdure.signed-in"
+"""The key in a request's scope for the caller whom the application's own sign-in knows."""
 DENIALS: Final = ("unauthenticated", "forbidden", "bad-link", "rate-limited", "too-many-failures")
 """Codes of errors that are counted from 0, so that the first of them is an increase."""
 
@@ -82,6 +90,8 @@ class Access:
         self.is_open = is_open
         self.trust_traceparent = trust_traceparent
         self.tracing: IncomingTraces | None = None
+        self.identify: Identify | None = None
+        """The application's own sign-in."""
         self.token = token
         self.limits = limits or RateLimits()
         self.keys = Keyring(
@@ -118,6 +128,8 @@ class Access:
         is_answered_at_once = endpoint.scope == "open" and not endpoint.function
         held_by: tuple[str, ...] = ()
         try:
+            if self.identify is not None and not is_answered_at_once:
+                await self._ask_sign_in(request)
             caller = self.admit(request, endpoint)
             if not is_answered_at_once:
                 held_by = _held_by(request, caller)
@@ -161,6 +173,30 @@ class Access:
         if session is not None and not self._ended.is_known(session):
             await self._gateway.read(lambda: self._ended.is_ended(session), brief=True)
 
+    async def _ask_sign_in(self, request: Request) -> None:
+        """Ask the application who sent the request, for `_identify`. Raises Refused when it fails.
+
+        A request with a credential of its own is not asked about, and neither is one by the page of another site.
+        """
+        request.scope.pop(SIGNED_IN, None)
+        if self.identify is None or _shows_credential(request) or _is_embedded(request):
+            return
+        try:
+            found = self.identify(request)
+            identity = checked_identity(await found if isawaitable(found) else found)
+        except Exception as error:
+            log.exception("App(identify=...) failed for a request to %s", request.url.path)
+            raise Refused(
+                500,
+                "sign-in-failed",
+                "the application's own sign-in failed, so the sender of this request is not known. Its error is in "
+                "the server's log, under App(identify=...)",
+            ) from error
+        if identity is not None:
+            scopes = frozenset(identity.scopes)
+            person = Person(identity.name, identity.roles)
+            request.scope[SIGNED_IN] = Caller(f"{identity.name} (signed in)", scopes, person=person)
+
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:
         """The caller, if it has the endpoint's scope. Raises Refused."""
         address = address_of(request)
@@ -169,7 +205,7 @@ class Access:
             return self._known(request, address) if endpoint.function else ANONYMOUS
         if self.is_open and not request.query_params.getlist("sig"):
             self._within_rate(f"address {limited_address(address)}")
-            return ANYONE
+            return self._anyone(request)
         if endpoint.scope == "metrics" and self._is_unlocked(request, address):
             self._within_rate(f"address {limited_address(address)}")
             return ANONYMOUS
@@ -205,16 +241,22 @@ class Access:
     def _known(self, request: Request, address: str) -> Caller:
         """The caller of an open route: the holder of the key in the request, or else anonymous."""
         if self.is_open:
-            return ANYONE
+            return self._anyone(request)
         shown = _key_of_ours(request) if _shows_key(request) else None
         if shown is None:
-            return ANONYMOUS
+            signed_in: Caller = request.scope.get(SIGNED_IN, ANONYMOUS)
+            return signed_in
         try:
             return self.keys.identify(shown, is_local=_is_local(address))
         except Refused as refused:
             if refused.is_attempt:
                 self._count_failure(address)
             return ANONYMOUS
+
+    def _anyone(self, request: Request) -> Caller:
+        """The caller where every caller may do everything. The application's own sign-in can name the person."""
+        signed_in: Caller | None = request.scope.get(SIGNED_IN)
+        return ANYONE if signed_in is None else replace(signed_in, scopes=ANYONE.scopes)
 
     async def lets_in(self, request: Request) -> bool:
         """Whether the request would be accepted again. For streams that outlive the revocation of a key."""
@@ -230,6 +272,8 @@ class Access:
         if endpoint.scope == "open" or self.is_open:
             return
         await self._look_up(request)
+        if self.identify is not None:
+            await self._ask_sign_in(request)  # the person may have lost a role
         self._identify(request, endpoint, address_of(request))
 
     def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
@@ -247,6 +291,9 @@ class Access:
             found = self._in_session(request, is_local=is_local)
             if found is not None:
                 return found[0]
+        signed_in: Caller | None = request.scope.get(SIGNED_IN)
+        if signed_in is not None:
+            return signed_in
         if not is_local and not self.keys.has_keys():
             raise Refused(
                 403,
@@ -389,6 +436,13 @@ def _shows_key(request: Request) -> bool:
         "x-functions-key" in headers
         or "authorization" in headers
         or b"code=" in request.scope["query_string"]
+    )
+
+
+def _shows_credential(request: Request) -> bool:
+    """Whether the request has a key or a signed link."""
+    return (
+        _shows_key(request) or "credential" in request.path_params or b"sig=" in request.scope["query_string"]
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.http.access.keys import Keyring
     from perdure.http.table import Endpoint
+    from perdure.model.human_tasks import Person
 
 LASTS: Final = 30 * 24 * 3_600  # the lifetime in seconds of the links in the response to a start
 FINGERPRINT: Final = "perdure.fingerprint"
@@ -62,9 +63,12 @@ class Signer:
         lasts: int = LASTS,
         once: bool = False,
         owner: str = "",
+        person: Person | None = None,
     ) -> str:
         """The `sig` for one operation on an instance. Raises InstanceNotFound."""
-        return self.sign_all([operation], instance_id, event, lasts=lasts, once=once, owner=owner)[operation]
+        return self.sign_all(
+            [operation], instance_id, event, lasts=lasts, once=once, owner=owner, person=person
+        )[operation]
 
     def sign_all(
         self,
@@ -76,6 +80,7 @@ class Signer:
         once: bool = False,
         owner: str = "",
         unborn: bool = False,
+        person: Person | None = None,
     ) -> dict[str, str]:
         """The `sig` for each operation on an instance, for the holder of the access key `owner`, "" for none.
 
@@ -105,6 +110,7 @@ class Signer:
             fingerprint=fingerprint,
             nonce=nonce,
             owner=owner,
+            person=person,
         )
 
     def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
@@ -118,7 +124,9 @@ class Signer:
         if link.fingerprint not in (UNBORN, request.scope.get(FINGERPRINT)):
             raise Refused(404, "instance-not-found", "the instance of this link no longer exists")
         request.scope[LINK] = link
-        return Caller(f"link (key {link.kid})", link=True)
+        if link.person is None:
+            return Caller(f"link (key {link.kid})", link=True)
+        return Caller(f"{link.person.name} (link, key {link.kid})", link=True, person=link.person)
 
     async def look_up(self, request: Request) -> None:
         """Read the fingerprint that a link to this instance must have. Called before `identify`."""

@@ -9,6 +9,7 @@ instance do not work for the second.
 The MAC is cut to 144 bits, which keeps URLs short and cannot be forged. All lengths are multiples of three, so that
 every bit of the text counts and each record has only one spelling.
 A link for the holder of an access key contains the id of that key and becomes invalid with it.
+A link that was made for a person contains the person's name and roles, and its holder decides in that name.
 Signing keys are found by their id. Links with an older key work until they expire or the key is revoked.
 """
 
@@ -22,9 +23,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from perdure.model.human_tasks import Person
+
 _VERSION: Final = 1
-_ONCE, _OWNED = 0x80, 0x40  # flags in the first byte, next to the version
+_ONCE, _OWNED, _PERSONAL = 0x80, 0x40, 0x20  # flags in the first byte, next to the version
 _KID, _EXPIRY, _FINGERPRINT, _NONCE, _OWNER, _MAC = 8, 5, 4, 9, 9, 18
+_PERSON: Final = 3  # bytes of the length of a person's name and roles
 _BLOCK: Final = 64  # bytes that SHA-256 takes at a time
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
@@ -77,6 +81,7 @@ class SignedLink:
     """A link with a valid signature.
 
     `nonce` is "" if the link works more than once. `owner` is the id of the access key whose holder got the link.
+    `person` is the person for whom it was made, if any.
     """
 
     kid: str
@@ -85,6 +90,7 @@ class SignedLink:
     nonce: str
     operation: str = ""
     owner: str = ""
+    person: Person | None = None
 
 
 def fingerprint_of(salt: bytes) -> bytes:
@@ -104,6 +110,7 @@ def sign_all(
     fingerprint: bytes,
     nonce: bytes = b"",
     owner: str = "",
+    person: Person | None = None,
 ) -> dict[str, str]:
     """The `sig` of a link for each of these operations. The common part of their MACs is made once.
 
@@ -114,13 +121,22 @@ def sign_all(
         fingerprint: the fingerprint of the instance, see `fingerprint_of`.
         nonce: 9 random bytes for links that work once.
         owner: the id of the access key whose holder gets the links. It has 8 characters.
+        person: the person for whom the links are made.
     """
-    first = _VERSION | (_ONCE if nonce else 0) | (_OWNED if owner else 0)
+    first = _VERSION | (_ONCE if nonce else 0) | (_OWNED if owner else 0) | (_PERSONAL if person else 0)
     owned = owner.encode("ascii").ljust(_OWNER, b"\0") if owner else b""
     record = b"".join(
-        (bytes([first]), kid.encode("ascii"), expires_at.to_bytes(_EXPIRY, "big"), fingerprint, nonce, owned)
+        (
+            bytes([first]),
+            kid.encode("ascii"),
+            expires_at.to_bytes(_EXPIRY, "big"),
+            fingerprint,
+            nonce,
+            owned,
+            _bytes_of(person) if person else b"",
+        )
     )
-    assert len(record) + _MAC == _length(first)
+    assert _is_whole(record)
     opening, place = _framed(_DOMAIN, record), _framed(hub, instance_id, event)
     macs = _macs(secret, opening, [_MEANT[one] + place for one in operations])
     # Every part has a multiple of three bytes, so all are encoded together and then split.
@@ -151,13 +167,33 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
     if now >= expires_at:
         raise BadLink("this link has expired")
     fingerprint, rest = rest[_EXPIRY : _EXPIRY + _FINGERPRINT], rest[_EXPIRY + _FINGERPRINT :]
-    nonce, owned = (rest[:_NONCE], rest[_NONCE:]) if record[0] & _ONCE else (b"", rest)
+    nonce, rest = (rest[:_NONCE], rest[_NONCE:]) if record[0] & _ONCE else (b"", rest)
+    owned, rest = (rest[:_OWNER], rest[_OWNER:]) if record[0] & _OWNED else (b"", rest)
     owner = owned.rstrip(b"\0").decode("ascii", "replace")
-    return SignedLink(kid, expires_at, fingerprint, nonce.hex(), target.operation, owner)
+    person = _person_in(rest) if record[0] & _PERSONAL else None
+    return SignedLink(kid, expires_at, fingerprint, nonce.hex(), target.operation, owner, person)
 
 
-def _length(first: int) -> int:
-    return _SHORTEST + (_NONCE if first & _ONCE else 0) + (_OWNER if first & _OWNED else 0)
+def _bytes_of(person: Person) -> bytes:
+    """The name and the roles, which have no line feeds, after their length and up to a multiple of three."""
+    text = "\n".join((person.name, *person.roles)).encode()
+    return len(text).to_bytes(_PERSON, "big") + text.ljust(-(-len(text) // 3) * 3, b"\0")
+
+
+def _person_in(rest: bytes) -> Person:
+    size = int.from_bytes(rest[:_PERSON], "big")
+    name, *roles = rest[_PERSON : _PERSON + size].decode().split("\n")
+    return Person(name, tuple(roles))
+
+
+def _is_whole(record: bytes) -> bool:
+    """Whether a record without its MAC has the length that its first byte, and that of a name, say."""
+    first = record[0]
+    size = _SHORTEST - _MAC + (_NONCE if first & _ONCE else 0) + (_OWNER if first & _OWNED else 0)
+    if not first & _PERSONAL:
+        return len(record) == size
+    named = int.from_bytes(record[size : size + _PERSON], "big")
+    return len(record) == size + _PERSON + -(-named // 3) * 3
 
 
 def _parts(sig: str) -> tuple[bytes, bytes]:
@@ -165,7 +201,7 @@ def _parts(sig: str) -> tuple[bytes, bytes]:
         raw = base64.b64decode(sig.encode("ascii"), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise BadLink("this link is not complete. Copy the whole link") from None
-    if not raw or raw[0] & ~(_ONCE | _OWNED) != _VERSION or len(raw) != _length(raw[0]):
+    if not raw or raw[0] & ~(_ONCE | _OWNED | _PERSONAL) != _VERSION or not _is_whole(raw[:-_MAC]):
         raise BadLink("this link is not complete. Copy the whole link")
     if _text_of(raw) != sig:
         raise BadLink("this link is not complete. Copy the whole link")

@@ -9,13 +9,14 @@ import msgspec
 from perdure.errors import InstanceFinished, InstanceNotFound, KeyNotFound, PayloadError
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import TOP, text, when
-from perdure.http.principal import caller_of
+from perdure.http.principal import Refused, caller_of
 from perdure.http.request_body import demand_json, read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint
 from perdure.model import payload
 from perdure.model.access import AccessKey, AuditPage
+from perdure.model.human_tasks import Person
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -37,11 +38,16 @@ class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LinkWanted(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST instances/{id}/links. `expires_in` is in seconds."""
+    """The body of POST instances/{id}/links. `expires_in` is in seconds.
+
+    `for` is the person for whom the link is made, and `roles` are their roles. Only an administrator can name them.
+    """
 
     event: str
     expires_in: Lifetime = 7 * 24 * 3_600
     once: bool = True
+    for_: str = msgspec.field(default="", name="for")
+    roles: list[str] = []
 
 
 class KeyMade(AccessKey, frozen=True, kw_only=True):
@@ -119,14 +125,34 @@ async def audit(request: Request) -> Response:
 async def create_link(request: Request) -> Response:
     """POST instances/{id}/links: create a signed link with which a person can raise one event."""
     wanted: LinkWanted = await _wanted(request, LinkWanted)
+    person = _person_named(request, wanted)
     url = await client_of(request).create_event_link(
         request.path_params["id"],
         wanted.event,
         expires_in=wanted.expires_in,
         once=wanted.once,
+        for_=person,
         request=None if access_of(request).signer.public_url else request,
     )
     return json_response({"url": url}, 201)
+
+
+def _person_named(request: Request, wanted: LinkWanted) -> Person | None:
+    """The person for whom a link is made. The link proves who its holder is, as a new key would."""
+    if not wanted.for_ and not wanted.roles:
+        return None
+    if not wanted.for_:
+        raise PayloadError("a link with roles needs the person who has them: send `for` as well")
+    caller = caller_of(request)
+    if not caller.may("admin"):
+        raise Refused(
+            403,
+            "forbidden",
+            f"a link for a person requires the scope 'admin', as a key for a person does. {caller.who} does not "
+            "have it. A link without `for` needs no more than 'operate'",
+            who=caller.who,
+        )
+    return Person(wanted.for_, tuple(wanted.roles))
 
 
 async def who_am_i(request: Request) -> Response:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from perdure.http.api.status_json import Document
     from perdure.http.principal import Caller
     from perdure.http.table import Endpoint
+    from perdure.model.human_tasks import Person
 
 MANAGEMENT = "/runtime/webhooks/durabletask"
 DECIDE = "/decide"
@@ -215,7 +216,13 @@ class RequestLinks:
         return _with(here, self._signed([operation], instance_id, owner=self._owner(request)).get(operation))
 
     async def event_link(
-        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+        self,
+        request: Any,
+        instance_id: str,
+        event_name: str,
+        lasts: int,
+        once: bool,
+        person: Person | None = None,
     ) -> str:
         """A signed link to the page that raises one event of an instance. `lasts` is in microseconds."""
         checked_event_name(event_name)
@@ -233,7 +240,9 @@ class RequestLinks:
         path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
         seconds = max(lasts // 1_000_000, 1)
         owner = self._owner(request)
-        sig = signer.sign("decide", instance_id, event_name, lasts=seconds, once=once, owner=owner)
+        sig = signer.sign(
+            "decide", instance_id, event_name, lasts=seconds, once=once, owner=owner, person=person
+        )
         return _with(path, sig)
 
     def check_status_response(self, request: Any, instance_id: str) -> Any:

@@ -70,6 +70,7 @@ async def create_key(request: Request) -> Response:
     """POST /keys: create a key. Its secret is shown only in this response."""
     form = await read_form(request)
     scopes = [name.removeprefix("scope.") for name in form if name.startswith("scope.")]
+    scopes += [f"role:{role}" for word in form.get("roles", "").split(",") if (role := word.strip())]
     expires = form.get("expires", "")
     try:
         if expires and not (expires.isascii() and expires.isdecimal() and len(expires) < 10):

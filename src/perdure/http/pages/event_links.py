@@ -22,7 +22,6 @@ from perdure.errors import (
     InstanceNotFound,
     LinkSpent,
     PerdureError,
-    outward,
 )
 from perdure.http.access.link_signer import link_of
 from perdure.http.api.access import access_of
@@ -30,7 +29,7 @@ from perdure.http.api.instance_urls import DECIDE
 from perdure.http.pages.csrf import parse_form, read_form
 from perdure.http.pages.forms import Field, fields_of, read_fields
 from perdure.http.pages.instances import answer_to, schema_of
-from perdure.http.pages.rendering import as_page, draw
+from perdure.http.pages.rendering import as_page, draw, told
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.request_body import demand_json, read_payload
@@ -78,7 +77,7 @@ async def _by_form(request: Request) -> Response:
     except (InstanceNotFound, InstanceFinished, LinkSpent):
         raise
     except PerdureError as error:
-        return _drawn(request, one, problem=outward(error), given=form, status=status_of(error))
+        return _drawn(request, one, problem=told(request, error), given=form, status=status_of(error))
     said = [(field.label, _shown(field, form)) for field in fields]
     return draw(request, "decided.html", event=_event(request), said=[pair for pair in said if pair[1]])
 
@@ -87,7 +86,7 @@ _decide_by_form = as_page(_by_form)
 
 
 async def _raise(request: Request, body: Raw | None) -> None:
-    link, access = link_of(request), access_of(request)
+    link, access, person = link_of(request), access_of(request), caller_of(request).person
     nonce = link.nonce if link is not None else ""
     message = RaiseEvent(
         instance_id=request.path_params["id"],
@@ -95,6 +94,8 @@ async def _raise(request: Request, body: Raw | None) -> None:
         input=body if body is not None else ABSENT,
         operation_id=_name_of(nonce) if nonce else "",
         remembered_until=link.expires_at * 1_000_000 + _KEPT if link is not None and nonce else 0,
+        decided_by=person.name if person is not None else "",
+        roles=person.roles if person is not None else (),
     )
     if not nonce:
         await client_of(request).gateway.accept(message)

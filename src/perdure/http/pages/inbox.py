@@ -15,13 +15,13 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from perdure.engine.client.tasks import OpenTask
-from perdure.errors import PerdureError, TaskClosed, outward
+from perdure.errors import PerdureError, TaskClosed
 from perdure.http.api.tasks import person_of, visible_to
 from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.instance_actions import operation_of
-from perdure.http.pages.rendering import as_page, base_of, draw
+from perdure.http.pages.rendering import as_page, base_of, draw, told
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
@@ -80,7 +80,7 @@ async def complete(request: Request) -> Response:
     except TaskClosed:
         return await _late(request)
     except PerdureError as error:
-        return await _drawn(request, problem=outward(error), given=form, status=status_of(error))
+        return await _drawn(request, problem=told(request, error), given=form, status=status_of(error))
     return _see(request, "complete", await _next(request))
 
 
@@ -101,7 +101,7 @@ def _move(verb: str) -> Handler:
         except TaskClosed:
             return await _late(request)
         except PerdureError as error:
-            return await _drawn(request, problem=outward(error), given=form, status=status_of(error))
+            return await _drawn(request, problem=told(request, error), given=form, status=status_of(error))
         return _see(request, verb, task_id)
 
     move.__doc__ = f"POST /inbox/{{task}}/{verb}: {verb} the task."

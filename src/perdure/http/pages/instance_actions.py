@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse, Response
 
 from perdure.engine.core.audit import NOTE
-from perdure.errors import InstanceNotFound, PerdureError, outward
+from perdure.errors import InstanceNotFound, PerdureError
 from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import VERBS, Verb
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import fields_of, read_fields
 from perdure.http.pages.instances import EventForm, answer_to, instance_page, unknown
-from perdure.http.pages.rendering import as_page, base_of
+from perdure.http.pages.rendering import as_page, base_of, told
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
@@ -51,7 +51,7 @@ async def answer(request: Request) -> Response:
         await _raise(request, form, event, asked)
     except PerdureError as error:
         typed = {field.input_name: form.get(field.input_name, "") for field in asked.fields}
-        refused = replace(asked, values=typed, problem=outward(error))
+        refused = replace(asked, values=typed, problem=told(request, error))
         return await instance_page(request, refused=refused, status=status_of(error))
     return _see(request, one.instance_id, "event")
 
@@ -64,7 +64,7 @@ async def raise_event(request: Request) -> Response:
     except InstanceNotFound:
         raise unknown(request) from None
     except PerdureError as error:
-        return await instance_page(request, problem=outward(error), status=status_of(error))
+        return await instance_page(request, problem=told(request, error), status=status_of(error))
     return _see(request, request.path_params["id"], "event")
 
 
@@ -93,7 +93,7 @@ def _press(verb: Verb) -> Handler:
         except InstanceNotFound:
             raise unknown(request) from None
         except PerdureError as error:
-            return await instance_page(request, problem=outward(error), status=status_of(error))
+            return await instance_page(request, problem=told(request, error), status=status_of(error))
         return _see(request, shown, verb.name)
 
     return press

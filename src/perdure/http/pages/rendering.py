@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, outward
 from perdure.http import formatting
 from perdure.http.mounting import prefix_of, quoted
 from perdure.http.pages.csrf import set_token, token_of
@@ -64,6 +64,12 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
     response = HTMLResponse(text, status)
     set_token(request, response, token)
     return response
+
+
+def told(request: Request, error: PerdureError) -> str:
+    """The text of an error that a page shows. The audit log gets its code."""
+    request.scope[CODE] = error.code
+    return outward(error)
 
 
 def as_page(handler: Handler) -> Handler:
@@ -183,4 +189,4 @@ def _new_environment() -> Environment:
 
 _environment = _new_environment()
 
-__all__ = ["as_page", "base_of", "draw", "error_page", "for_people"]
+__all__ = ["as_page", "base_of", "draw", "error_page", "for_people", "told"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.engine.client.access import person_of
 from perdure.http.mounting import quoted
 from perdure.http.remote.requests import ApiRequest
 from perdure.http.timestamps import stamp
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.http.remote.gateway import HttpGateway
+    from perdure.model.human_tasks import Person
 
 
 class RemoteAccess:
@@ -79,9 +81,13 @@ class RemoteAccess:
         *,
         expires_in: Seconds = 7 * 24 * 3_600,
         once: bool = True,
+        for_: Person | str | None = None,
         request: Any = None,
     ) -> str:
+        person = person_of(for_)
         wanted = {"event": event_name, "expires_in": micros(expires_in) / 1e6, "once": once}
+        if person is not None:
+            wanted |= {"for": person.name, "roles": person.roles}
         found = await self._remote.send(_posted(f"/instances/{quoted(instance_id)}/links", wanted), None)
         url: str = found["url"]
         return url
