@@ -1,0 +1,184 @@
+"""The photos of all claims, to find those that were seen before, in one SQLite file and in memory.
+
+A photo is compared with those of other claims that were registered before it, so of two claims with the same photo
+the first one is clean. Looking and registering happen under one lock, and a row is never changed: the answer to a
+question that is asked again is the row.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from examples.claims.services.photos import resemblance
+from examples.claims.services.photos.resemblance import Hashes, Print, Thumb, Window
+
+Chosen = NDArray[np.bool_]
+How = Literal["same", "re-encoded", "mirrored", "cropped"]
+
+SCHEMA = """
+create table if not exists photos (
+    number integer primary key,
+    claim_id text not null,
+    digest text not null,
+    whole blob not null,
+    windows blob not null,
+    thumb blob not null,
+    finding blob not null,
+    unique (claim_id, digest)
+) strict
+"""
+MOST_LOOKS = 24  # crops whose pixels are compared for one photo
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An earlier photo that shows the same."""
+
+    claim_id: str
+    digest: str
+    how: How
+    distance: int
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A pair of hashes that are alike, of which one is of a window: a photo may be a crop of another."""
+
+    distance: int
+    earlier: int
+    window: Window
+    is_mirrored: bool
+    is_earlier_the_crop: bool
+
+
+class Register:
+    """The photos in one file. Its methods block; several threads can call them."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        path.touch(mode=0o600)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("pragma journal_mode = wal")
+        self._connection.execute(SCHEMA)
+        self._claims: list[str] = []
+        self._digests: list[str] = []
+        self._hashes = _Rows(1)
+        self._windows = _Rows(len(resemblance.WINDOWS))
+        for claim_id, digest, whole, windows in self._connection.execute(
+            "select claim_id, digest, whole, windows from photos order by number"
+        ):
+            self._remember(
+                claim_id, digest, np.frombuffer(whole, np.uint64), np.frombuffer(windows, np.uint64)
+            )
+
+    def known(self, claim_id: str, digest: str) -> bytes | None:
+        """The finding about a photo that was registered earlier."""
+        with self._lock:
+            found = self._connection.execute(
+                "select finding from photos where claim_id = ? and digest = ?", (claim_id, digest)
+            ).fetchone()
+        return found[0] if found else None
+
+    def enter(
+        self, claim_id: str, digest: str, seen: Print, finding: Callable[[Sighting | None], bytes]
+    ) -> bytes:
+        """Look for the photo among those of other claims, and register it with the finding; returns the finding."""
+        with self._lock:
+            found = finding(self._sighting(claim_id, digest, seen))
+            whole = np.array([seen.whole])
+            self._connection.execute(
+                "insert into photos (claim_id, digest, whole, windows, thumb, finding) values (?, ?, ?, ?, ?, ?)",
+                (claim_id, digest, whole.tobytes(), seen.windows.tobytes(), _as_bytes(seen.thumb), found),
+            )
+            self._remember(claim_id, digest, whole, seen.windows)
+        return found
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _remember(self, claim_id: str, digest: str, whole: Hashes, windows: Hashes) -> None:
+        self._claims.append(claim_id)
+        self._digests.append(digest)
+        self._hashes.add(whole)
+        self._windows.add(windows)
+
+    def _sighting(self, claim_id: str, digest: str, seen: Print) -> Sighting | None:
+        """The quick questions first."""
+        others = np.array([other != claim_id for other in self._claims], bool)
+        for number in np.flatnonzero(others):
+            if self._digests[number] == digest:
+                return self._seen(int(number), "same", 0)
+        return (
+            self._whole(others, seen.whole, seen.thumb, "re-encoded")
+            or self._whole(others, seen.mirrored, seen.thumb[:, ::-1], "mirrored")
+            or self._cropped(others, seen)
+        )
+
+    def _whole(self, others: Chosen, whole: np.uint64, thumb: Thumb, how: How) -> Sighting | None:
+        away = resemblance.distances(self._hashes.all[:, 0], whole)
+        for number in np.flatnonzero(others & (away <= resemblance.ALIKE)):
+            if resemblance.correlation(self._thumb(int(number)), thumb) >= resemblance.SURE:
+                return self._seen(int(number), how, int(away[number]))
+        return None
+
+    def _cropped(self, others: Chosen, seen: Print) -> Sighting | None:
+        crops = sorted(self._crops(others, seen), key=lambda crop: crop.distance)
+        for crop in crops[:MOST_LOOKS]:
+            earlier = self._thumb(crop.earlier)
+            now = seen.thumb[:, ::-1] if crop.is_mirrored else seen.thumb
+            pair = (now, earlier) if crop.is_earlier_the_crop else (earlier, now)
+            if resemblance.correlation_of_crop(*pair, crop.window) >= resemblance.SURE_CROPPED:
+                return self._seen(crop.earlier, "cropped", crop.distance)
+        return None
+
+    def _crops(self, others: Chosen, seen: Print) -> Iterator[_Crop]:
+        """Alike hashes: of this photo and an earlier one's window, and of an earlier photo and this one's window."""
+        looks = ((False, seen.whole, seen.windows), (True, seen.mirrored, seen.mirrored_windows))
+        for is_mirrored, whole, windows in looks:
+            theirs = resemblance.distances(self._windows.all, whole)
+            ours = resemblance.distances(self._hashes.all, windows)
+            for is_earlier_the_crop, away in ((False, theirs), (True, ours)):
+                for number, window in np.argwhere((away <= resemblance.ALIKE_CROPPED) & others[:, None]):
+                    yield _Crop(
+                        distance=int(away[number, window]),
+                        earlier=int(number),
+                        window=resemblance.WINDOWS[window],
+                        is_mirrored=is_mirrored,
+                        is_earlier_the_crop=is_earlier_the_crop,
+                    )
+
+    def _seen(self, number: int, how: How, distance: int) -> Sighting:
+        return Sighting(self._claims[number], self._digests[number], how, distance)
+
+    def _thumb(self, number: int) -> Thumb:
+        row = self._connection.execute("select thumb from photos where number = ?", (number + 1,)).fetchone()
+        width, height = resemblance.THUMB
+        return np.frombuffer(row[0], np.uint8).reshape(height, width).astype(np.float32)
+
+
+class _Rows:
+    """An array that grows: a row a photo."""
+
+    def __init__(self, columns: int) -> None:
+        self._room = np.empty((256, columns), np.uint64)
+        self._used = 0
+
+    @property
+    def all(self) -> NDArray[np.uint64]:
+        return self._room[: self._used]
+
+    def add(self, row: Hashes) -> None:
+        if self._used == len(self._room):
+            self._room = np.concatenate([self._room, np.empty_like(self._room)])
+        self._room[self._used] = row
+        self._used += 1
+
+
+def _as_bytes(thumb: Thumb) -> bytes:
+    return thumb.round().astype(np.uint8).tobytes()
