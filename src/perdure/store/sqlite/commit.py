@@ -82,7 +82,7 @@ class Committer:
             self._repeated[many].use_for_one(self._single.pop(one))
         self._put_head = self._single["put_head"]
         self._head_no: Any = None  # of the engine's row in the ring, once it is durable
-        self._next_expiry = 0
+        self.next_expiry = 0
         self.stage = ""  # the current statement, for error messages
 
     def write(self, batch: Batch) -> None:
@@ -101,7 +101,7 @@ class Committer:
         self._remember(batch)
         if batch.ring:
             self._write_ring(batch)
-        if batch.at >= self._next_expiry:
+        if batch.at >= self.next_expiry:
             self._expire(batch.at)
 
     def _write_all(self, names: Iterable[str], all_rows: Iterable[Sequence[tuple[Any, ...]]]) -> None:
@@ -200,4 +200,4 @@ class Committer:
         for resolution in KEPT:
             self._execute(self._single["expire_ring"], (resolution, oldest_kept(at, resolution)))
         is_done = self._total_changes() - before < _EXPIRED_AT_ONCE
-        self._next_expiry = at + EXPIRY_EVERY if is_done else at
+        self.next_expiry = at + EXPIRY_EVERY if is_done else at

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from perdure.model.encryption import Cipher
     from perdure.model.records import Batch
     from perdure.model.ring import RingRow
+    from perdure.store.column_encryption import Vault
     from perdure.store.rekeying import Rekeyed
     from perdure.store.transfer import Key, Row
 
@@ -122,19 +123,23 @@ class SqliteStore(SqliteReader):
             except BaseException:
                 writer.close(force=True)
                 raise
-        open_guard.protect(self.location)
-        self._writer, self._committer = writer, Committer(writer, hub_no)
-        self._execute, self._hub_no, self._vault = execute, hub_no, vault
-        self._keeps_connections = True
+        self._use(writer, execute, hub_no, vault)
+        self._committer = Committer(writer, hub_no)
         self._shorten_log()
         next_instance_no, next_message_no = numbers
         return Opening(next_instance_no, next_message_no, ring=ring)
+
+    def _use(self, writer: apsw.Connection, execute: Any, hub_no: int, vault: Vault | None) -> None:
+        open_guard.protect(self.location)
+        self._writer, self._execute = writer, execute
+        self._hub_no, self._vault = hub_no, vault
+        self._keeps_connections = True
 
     def _shorten_log(self) -> None:
         """Checkpoint the log at the start: processes killed before their first upkeep would only add to it."""
         try:
             with suppress(StoreFull):  # the first commit without space reports it; nothing is lost
-                self.maintain(0)
+                self._checkpoint()
         except BaseException:
             self._drop_connection("the write-ahead log could not be checkpointed")
             raise
@@ -184,7 +189,7 @@ class SqliteStore(SqliteReader):
         try:
             self._execute("begin immediate")
             committer.write(batch)
-            self._execute("commit")
+            self._conclude(batch)
         except _ROLLED_BACK as error:
             self._roll_back()
             if isinstance(error, StoreError):
@@ -196,6 +201,10 @@ class SqliteStore(SqliteReader):
         except BaseException:
             self._drop_connection("a commit was interrupted; it must be opened again")
             raise
+
+    def _conclude(self, batch: Batch) -> None:
+        """Make the transaction of a batch durable."""
+        self._execute("commit")
 
     def _roll_back(self) -> None:
         writer = self._writer
@@ -303,14 +312,17 @@ class SqliteStore(SqliteReader):
             rows = self._vault.seal(table, rows)
         with self._writing() as execute:
             moving.insert(execute, self._importing, table, rows)
-        self.maintain(0)
+        self._checkpoint()
 
     def finish_import(self) -> None:
+        self._name_import()
+        self.reopen()
+
+    def _name_import(self) -> None:
         with self._writing() as execute:
             execute("update encryption set hub_no = ? where hub_no = ?", (self._importing, self._hub_no))
             execute("delete from hubs where hub_no = ?", (self._hub_no,))
             execute("update hubs set name = ? where hub_no = ?", (self.hub, self._importing))
-        self.reopen()
 
     # ---------------------------------------------------------------------------------------- encrypting
 
@@ -318,16 +330,16 @@ class SqliteStore(SqliteReader):
         """Encrypt with the current key all plain rows and those of other keys, one page per transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self.location} has no encryption key: set PERDURE_ENCRYPTION_KEYS")
-        return encrypting.SqliteRekeying(
-            self._vault, self._hub_no, self._writing, lambda: self.maintain(0)
-        ).run(progress)
+        return encrypting.SqliteRekeying(self._vault, self._hub_no, self._writing, self._checkpoint).run(
+            progress
+        )
 
     def vacuum(self) -> None:
         """Rewrite the whole file, so that no deleted or replaced content remains in it."""
         with self._reading() as execute:
             execute("pragma temp_store = file")
             execute("vacuum")
-        self.maintain(0)
+        self._checkpoint()
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -348,6 +360,9 @@ class SqliteStore(SqliteReader):
 
         Expiry is not done here: a second writer would block the loop. See `Committer.write`.
         """
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._process.check(self.location)
         if self._writer is None:
             return
