@@ -59,13 +59,13 @@ def test_a_field_is_made_for_each_member() -> None:
         "day": "text",
         "at": "text",
         "price": "text",
-        "parts": "json",
+        "parts": "list",
         "more": "json",
         "urgent": "flag",
         "limit": "number",
         "comment": "text",
         "again": "choice",
-        "tags": "json",
+        "tags": "list",
     }
 
 
@@ -81,7 +81,7 @@ def test_the_filled_in_form_decodes_to_the_type() -> None:
         "field.day": "2026-01-31",
         "field.at": "2026-01-31T17:30:00Z",
         "field.price": "12.50",
-        "field.parts": '["a", "b"]',
+        "field.parts": "a\r\nb",
         "field.more": '{"x": 1}',
         "field.limit": "",
         "field.comment": "two\r\nlines",
@@ -113,7 +113,8 @@ def test_a_pydantic_model_brings_its_words_and_bounds() -> None:
         (str, "text", "hello", b'"hello"'),
         (int, "integer", "-3", b"-3"),
         (bool, "choice", "false", b"false"),
-        (list[int], "json", "[1, 2]", b"[1,2]"),
+        (list[int], "list", "1\r\n2", b"[1,2]"),
+        (list[list[int]], "json", "[[1, 2]]", b"[[1,2]]"),
         (int | str, "json", '"x"', b'"x"'),
         (Any, "json", '{"a": null}', b'{"a":null}'),
     ],
@@ -138,7 +139,7 @@ def test_nothing_typed_is_nothing_sent() -> None:
         ("rate", "nan", "must be a number"),
         ("colour", '"green"', "one of the listed"),
         ("approved", "", "is required"),
-        ("parts", "[", "is not valid JSON"),
+        ("more", "[", "is not valid JSON"),
     ],
 )
 def test_what_cannot_be_read_is_said_at_its_field(name: str, text: str, said: str) -> None:
@@ -175,3 +176,50 @@ def test_a_schema_nobody_understands_has_a_form_all_the_same(schema: dict[str, A
     fields = fields_of(schema)
 
     assert [one.kind for one in fields] == ["json"]
+
+
+class Choice(Enum):
+    """What happens to the claim."""
+
+    PAY = "pay_now"
+    "The claim is paid at once."
+    DENY = "deny"
+    ASK = "ask"
+    """The claimant gets a letter,
+    and can answer."""
+
+
+@dataclass
+class Answer:
+    choice: Choice
+    how: Literal["z", "b", "a"]
+    numbers: list[int]
+    words: list[str] = field(default_factory=lambda: ["one", "two"])
+    maybe: Choice | None = None
+
+
+def test_choices_come_in_the_order_of_their_declaration_with_what_they_cause() -> None:
+    choice, how, _, _, maybe = fields_of(payload.schema_of(Answer))
+    assert choice.choices == (('"pay_now"', "Pay now"), ('"deny"', "Deny"), ('"ask"', "Ask"))
+    assert [label for _, label in how.choices] == ["Z", "B", "A"]
+    assert maybe.choices == choice.choices
+    assert choice.meanings == {
+        '"pay_now"': "The claim is paid at once.",
+        '"ask"': "The claimant gets a letter, and can answer.",
+    }
+
+
+def test_an_enum_without_source_has_no_meanings() -> None:
+    made = Enum("Made", {"B": "b", "A": "a"})
+    [one] = fields_of(payload.schema_of(made))
+    assert ([label for _, label in one.choices], one.meanings) == (["B", "A"], {})
+
+
+def test_a_list_has_a_line_for_each_item() -> None:
+    fields = fields_of(payload.schema_of(Answer))
+    posted = {"field.choice": '"deny"', "field.how": '"z"', "field.numbers": "1\r\n\r\n 22 \r\n"}
+    body = read_fields(fields, posted | {"field.words": 'say "x"\r\nplain'})
+    assert payload.decode(body, Answer) == Answer(Choice.DENY, "z", [1, 22], ['say "x"', "plain"])
+    assert payload.decode(read_fields(fields, posted | {"field.numbers": ""}), Answer).numbers == []
+    with pytest.raises(PayloadError, match="Numbers must be a whole number, not 'x'"):
+        read_fields(fields, posted | {"field.numbers": "1\nx"})

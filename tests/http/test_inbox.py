@@ -92,7 +92,7 @@ def test_what_was_typed_is_kept_when_it_does_not_fit(door: Door) -> None:
     door.start("review", "r-1")
     ada = Person(door, ADA, "adjuster")
     refused = ada.press("r-1:0", "complete")
-    assert (refused.status_code, "approve is required" in refused.text) == (400, True)
+    assert (refused.status_code, "Approve is required" in refused.text) == (400, True)
 
 
 def test_another_role_sees_nothing_of_it(door: Door) -> None:

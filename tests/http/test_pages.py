@@ -191,7 +191,7 @@ def test_a_form_that_was_refused_comes_back_as_it_was_filled_in(http: TestClient
     )
 
     assert answer.status_code == 400
-    assert "approved is required" in answer.text
+    assert "Approved is required" in answer.text
     assert 'value="no choice"' in answer.text
     assert http.get(f"{M}/instances/a-1").status_code == 202
 

@@ -1,9 +1,9 @@
 """Converts a JSON Schema to the fields of a form, and a posted form to JSON.
 
-Text, numbers, yes or no, and one of a list become simple fields. A nested part, or one with alternatives, becomes a
-text area for JSON, so that every schema has a form. Numbers stay the text that was typed, because a conversion to
-float could change them. This module does not validate the result. The orchestrator's declared events do, as for every
-event.
+Text, numbers, yes or no, and one of a list become simple fields. A list of texts or numbers becomes a text area with
+a line for each, which a script shows as rows. A nested part, or one with alternatives, becomes a text area for JSON,
+so that every schema has a form. Numbers stay the text that was typed, because a conversion to float could change
+them. This module does not validate the result. The orchestrator's declared events do, as for every event.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+from perdure.model.human_tasks import in_words
+from perdure.model.payload.choices import MEANINGS
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -25,12 +27,13 @@ PREFIX = "field."
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _INPUT_TYPES = {"date": "date", "time": "time", "email": "email", "uri": "url"}
+_ITEMS = ("text", "integer", "number")  # the kinds of items whose list has a line for each
 _HINTS = {"date-time": "2026-01-31T17:30:00Z", "duration": "PT1H30M", "uuid": "", "decimal": "12.50"}
 
 
 @dataclass(frozen=True)
 class Field:
-    """One input of a form. `kind` is text, longtext, integer, number, flag, choice or json.
+    """One input of a form. `kind` is text, longtext, integer, number, flag, choice, list or json.
 
     A blank field that is not `required` is left out. A blank field that is `nullable` is null.
     """
@@ -43,11 +46,15 @@ class Field:
     nullable: bool = False
     default: str = ""
     choices: tuple[tuple[str, str], ...] = ()
+    meanings: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what some of the choices cause, by their values
     input_type: str = "text"
     placeholder: str = ""
     minimum: Any = None
     maximum: Any = None
     max_length: int | None = None
+    item: str = ""  # of a list: the kind of its items
 
     @property
     def is_short(self) -> bool:
@@ -74,6 +81,8 @@ class Field:
             return "null"
         if self.kind in ("text", "longtext"):
             return '""'
+        if self.kind == "list":
+            return "[]"
         raise self._refusal("is required")
 
     def _refusal(self, what: str) -> PayloadError:
@@ -103,7 +112,10 @@ def help_of(schema: Schema | None) -> str:
 def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
     found, nullable = _resolved(part, root)
     default = part.get("default", found.get("default"))
-    kind = _kind(found)
+    kind, item = _kind(found), ""
+    if kind == "json" and found.get("type") == "array":
+        item = _kind(_resolved(found.get("items") or {}, root)[0])
+        kind = "list" if item in _ITEMS else "json"
     if kind == "flag" and default is None:
         # An empty check box would mean no, although the person has not decided.
         kind, found = "choice", {**found, "enum": [True, False]}
@@ -116,11 +128,13 @@ def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
         nullable=nullable,
         default=_shown(kind, default),
         choices=_choices(found),
+        meanings=_meanings(found),
         input_type=_INPUT_TYPES.get(found.get("format", ""), "text"),
         placeholder=_HINTS.get(found.get("format", ""), ""),
         minimum=found.get("minimum"),
         maximum=found.get("maximum"),
         max_length=found.get("maxLength"),
+        item=item,
     )
 
 
@@ -164,7 +178,7 @@ def _kind(found: Schema) -> str:
 
 def _label(part: Schema, found: Schema, name: str) -> str:
     title = part.get("title") or (found.get("title") if found.get("type") != "object" else None)
-    return str(title) if title and "enum" not in found else name.replace("_", " ").strip() or "Data"
+    return str(title) if title and "enum" not in found else in_words(name) or "Data"
 
 
 def _choices(found: Schema) -> tuple[tuple[str, str], ...]:
@@ -172,15 +186,24 @@ def _choices(found: Schema) -> tuple[tuple[str, str], ...]:
     return tuple((_dumped(value), _choice_label(value)) for value in values)
 
 
+def _meanings(found: Schema) -> Mapping[str, str]:
+    said = found.get(MEANINGS)
+    if not isinstance(said, Mapping):
+        return {}
+    return {_dumped(value): str(said[str(value)]) for value in found.get("enum", []) if str(value) in said}
+
+
 def _choice_label(value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else _dumped(value)
+        return "Yes" if value else "No"
+    return in_words(value) if isinstance(value, str) and value.isascii() else _dumped(value)
 
 
 def _shown(kind: str, default: Any) -> str:
     if default is None:
         return ""
+    if kind == "list" and isinstance(default, list):
+        return "\n".join(one if isinstance(one, str) else _dumped(one) for one in default)
     return default if kind in ("text", "longtext") and isinstance(default, str) else _dumped(default)
 
 
@@ -228,6 +251,11 @@ def _read_choice(field: Field, text: str) -> str:
     return text
 
 
+def _read_list(field: Field, text: str) -> str:
+    read = _READERS[field.item]
+    return f"[{','.join(read(field, line.strip()) for line in text.splitlines() if line.strip())}]"
+
+
 def _read_json(field: Field, text: str) -> str:
     try:
         return bytes(payload.check(text.encode())).decode()
@@ -242,6 +270,7 @@ _READERS: dict[str, Callable[[Field, str], str]] = {
     "integer": _read_integer,
     "number": _read_number,
     "choice": _read_choice,
+    "list": _read_list,
     "json": _read_json,
 }
 

@@ -79,6 +79,28 @@
     };
   } else if (seconds > 0) poll();
 
+  // A list has a text area with a line for each item. Here each line is a row of its own.
+  for (const area of document.querySelectorAll("textarea.rows")) {
+    const rows = document.createElement("div"), more = document.createElement("button");
+    const row = (text) => {
+      const input = document.createElement("input");
+      input.value = text;
+      input.ariaLabel = `${area.dataset.label} ${rows.childElementCount + 1}`;
+      input.addEventListener("input", keep);
+      rows.append(input);
+      return input;
+    };
+    const keep = () => { area.value = [...rows.children].map((one) => one.value).join("\n"); };
+    area.value.split("\n").forEach(row);
+    more.type = "button";
+    more.textContent = "Add a row";
+    more.addEventListener("click", () => row("").focus());
+    rows.className = "rows";
+    area.after(rows, more);
+    area.hidden = document.getElementById(`${area.id}-rows`).hidden = true;
+    document.querySelector(`label[for="${CSS.escape(area.id)}"]`)?.removeAttribute("for");
+  }
+
   // The inbox: j and k move in the list, c and r claim and release, other letters choose an answer. No letter sends one.
   const desk = document.querySelector(".desk");
   if (desk) document.addEventListener("keydown", (event) => {

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.errors import PayloadError
+from perdure.model.payload.choices import in_order
 from perdure.model.payload.decoding import (
     is_plain_class,
     is_untyped,
@@ -145,7 +146,8 @@ def schema_of(expected_type: Any) -> dict[str, Any] | None:
     if is_untyped(expected_type):
         return None
     try:
-        return schema_for(expected_type) or None
+        schema = schema_for(expected_type)
+        return in_order(schema, expected_type) if schema else None
     except Exception:  # msgspec, Pydantic and forward references each have their own
         return None
 
