@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -139,14 +140,13 @@ class Appender:
             self._lock.release()
 
     def _touch(self, holder: bytes) -> None:
-        try:
-            self.log.touch(self.position, holder)
-            self._written = self.patience.clock()
-        except Unknown:
-            pass
-        except Moved:
-            if self.log.head().end != self.position:
-                self.position = -1  # the next commit finds it out
+        with suppress(Unknown):
+            try:
+                self.log.touch(self.position, holder)
+                self._written = self.patience.clock()
+            except Moved:
+                if self.log.head().end != self.position:
+                    self.position = -1  # the next commit finds it out
 
     def due(self) -> None:
         """Let the next renewal write the head at once, because the holder has another address."""
@@ -157,10 +157,8 @@ class Appender:
         with self._lock:
             at, self.position = self.position, -1
             if at >= 0:
-                try:
+                with suppress(Moved, Unknown):  # else the lease runs out
                     self.log.touch(at, b"")
-                except (Moved, Unknown):
-                    pass  # the lease runs out
             self.log.close()
 
 

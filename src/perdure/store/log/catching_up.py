@@ -34,11 +34,15 @@ class CatchUp:
     def __init__(self, replica: Replica, log: Log, shelf: Shelf, patience: Patience) -> None:
         self._replica, self._log, self._shelf, self._patience = replica, log, shelf, patience
 
-    def run(self, until: Callable[[Record], bool] = lambda record: True) -> None:
-        """Apply all records, or those before the first one that `until` rejects."""
+    def run_exactly(self, wanted: Callable[[Record], bool]) -> None:
+        """Apply the records before the first one that is not wanted. Raises Trimmed."""
+        self._apply_rest(wanted)
+
+    def run(self) -> None:
+        """Apply all records."""
         for _ in range(_TRIES):
             try:
-                return self._apply_rest(until)
+                return self._apply_rest(lambda record: True)
             except Trimmed:
                 self.begin_with(self._shelf.newest())
         raise StoreError(f"{self._shelf.where}: records were deleted again and again before they were read")
@@ -49,7 +53,8 @@ class CatchUp:
         if place.is_dirty:
             return self.begin_with(self._shelf.newest())
         if place.position == 0:
-            return None
+            newest = self._shelf.newest()
+            return None if newest is None else self.begin_with(newest)
         try:
             records, end = self._read(place.position - 1)
         except Trimmed:
@@ -77,12 +82,12 @@ class CatchUp:
         except Missing:
             raise Trimmed from None  # a newer one has replaced it
 
-    def _apply_rest(self, until: Callable[[Record], bool]) -> None:
+    def _apply_rest(self, is_wanted: Callable[[Record], bool]) -> None:
         while True:
             at = self._replica.place.position
             records, end = self._read(at)
             wanted = records[
-                : next((no for no, record in enumerate(records) if not until(record)), len(records))
+                : next((no for no, record in enumerate(records) if not is_wanted(record)), len(records))
             ]
             if wanted:
                 self._apply([record.content for record in wanted])

@@ -1,7 +1,7 @@
 """A service in memory, with the faults of a network between it and its clients.
 
-One `MemoryService` is what a storage account keeps for one hub; each engine gets a log object from it. `faults`
-decides the fate of each changing request. A late request is delivered after the next ones, so a retry overtakes it.
+One `MemoryService` is what a storage account keeps for one hub; each engine gets a log object from it. A late request
+is delivered after the next ones, so a retry overtakes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class _Seen(NamedTuple):
 
 
 class MemoryService:
-    """A `Service`. `now` is its clock in microseconds; `faults` decides the fate of a request by its verb."""
+    """A `Service`. `now` is its clock in microseconds; `faults` decides the fate of a request by its verb.
+
+    Of a request that changes nothing, only the answer can be lost.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class MemoryService:
         self._about: tuple[bytes, int] | None = None
         self._blobs: dict[str, bytes] = {}
         self._late: list[Callable[[], object]] = []
+        self._held: dict[str, list[Callable[[], object]]] = {}
 
     def log(self) -> MemoryLog:
         return MemoryLog(self)
@@ -72,10 +76,16 @@ class MemoryService:
             for request in late:
                 _without_answer(request)
 
+    def held(self, verb: str) -> list[Callable[[], object]]:
+        """The list that gets the requests of this verb, whatever their fate: a test delivers them when it wants."""
+        return self._held.setdefault(verb, [])
+
     def _request(self, verb: str, request: Callable[[], T]) -> T:
         """Let one changing request meet its fate."""
         with self._lock:
             self.requests[verb] = self.requests.get(verb, 0) + 1
+            if verb in self._held:
+                self._held[verb].append(request)
             fate, overtaken = self.faults(verb), self._late
             self._late = []
             try:
@@ -83,6 +93,14 @@ class MemoryService:
             finally:
                 for late in overtaken:
                     _without_answer(late)
+
+    def _ask(self, verb: str, request: Callable[[], T]) -> T:
+        """One request that changes nothing: it has an answer, or none."""
+        with self._lock:
+            self.requests[verb] = self.requests.get(verb, 0) + 1
+            if self.faults(verb) not in ("done", "doubled"):
+                raise Unknown(f"{verb}: no answer")
+            return request()
 
     def _meet(self, fate: Fate, verb: str, request: Callable[[], T]) -> T:
         if fate == "late":
@@ -136,11 +154,15 @@ class MemoryLog:
 
     def head(self) -> Head:
         service = self._service
-        with service._lock:
+
+        def request() -> tuple[_Seen, Head]:
             if service._tag == 0:
                 raise Missing
-            self._seen = _Seen(service._end, service._tag)
-            return Head(service._end, service._holder, (service.now() - service._written_at) / 1e6)
+            age = (service.now() - service._written_at) / 1e6
+            return _Seen(service._end, service._tag), Head(service._end, service._holder, age)
+
+        self._seen, head = service._ask("head", request)
+        return head
 
     def append(self, at: int, record: bytes, holder: bytes | None = None) -> int:
         if len(record) > LARGEST:
@@ -159,13 +181,16 @@ class MemoryLog:
 
     def read(self, at: int) -> tuple[list[Record], int]:
         service = self._service
-        with service._lock:
+
+        def request() -> tuple[list[Record], int]:
             if service._tag == 0:
                 raise Missing
             if at < service._end and at not in service._records:
                 raise Trimmed
             upto = min(service._end, at + _PAGE)
             return [service._records[no] for no in range(at, upto)], service._end
+
+        return service._ask("read", request)
 
     def trim(self, below: int) -> None:
         def request() -> None:
@@ -185,8 +210,11 @@ class MemoryAbout:
         self._service = service
 
     def read(self) -> tuple[bytes, str] | None:
-        found = self._service._about
-        return None if found is None else (found[0], str(found[1]))
+        def request() -> tuple[bytes, str] | None:
+            found = self._service._about
+            return None if found is None else (found[0], str(found[1]))
+
+        return self._service._ask("about", request)
 
     def write(self, content: bytes, tag: str | None) -> str:
         service = self._service
@@ -198,7 +226,7 @@ class MemoryAbout:
             service._about = content, 1 if found is None else found[1] + 1
             return str(service._about[1])
 
-        return service._request("about", request)
+        return service._request("write", request)
 
 
 class MemoryBlobs:
@@ -211,14 +239,17 @@ class MemoryBlobs:
         self._service._request("put", lambda: self._service._blobs.__setitem__(name, content))
 
     def get(self, name: str) -> bytes:
-        try:
+        def request() -> bytes:
+            if name not in self._service._blobs:
+                raise Missing(name)
             return self._service._blobs[name]
-        except KeyError:
-            raise Missing(name) from None
+
+        return self._service._ask("get", request)
 
     def names(self, prefix: str) -> list[str]:
-        with self._service._lock:
-            return sorted(name for name in self._service._blobs if name.startswith(prefix))
+        return self._service._ask(
+            "names", lambda: sorted(name for name in self._service._blobs if name.startswith(prefix))
+        )
 
     def delete(self, names: Sequence[str] | Iterable[str]) -> None:
         def request() -> None:

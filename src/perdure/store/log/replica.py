@@ -8,6 +8,7 @@ file may vanish at any time, so it is never synced.
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
@@ -20,11 +21,13 @@ from perdure.model.ring import HEAD, RingRow
 from perdure.store.log.records import BEGINNING, Epoch, MovedTo, content_of, digest_of, header_of
 from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import open_writer
+from perdure.store.sqlite.lock import read_server_file
 from perdure.store.sqlite.statements import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+FILE: Final = "replica.db"
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _TABLE: Final = """create table if not exists log_place (
     one integer primary key check (one = 1), position integer not null, digest blob not null,
@@ -38,6 +41,15 @@ def boot_id() -> str:
     with suppress(OSError):
         return _BOOT.read_text().strip()
     return os.urandom(16).hex()
+
+
+def prepare_folder(folder: str) -> None:
+    """Create the folder of this boot, and delete those of earlier boots: no engine trusts their replicas."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    hub = Path(folder).parent
+    for other in hub.iterdir():
+        if other.name != Path(folder).name and read_server_file(str(other / FILE)) is None:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 class Place(NamedTuple):
@@ -194,6 +206,11 @@ class Replica:
         with self.changing():
             self.put_place(place._replace(next_expiry=self._read_place().next_expiry))
 
+    def forget_log(self) -> None:
+        """Make this a file of its own, without a log."""
+        self.writer.execute("drop table log_place")
+        self.writer.pragma("journal_mode", "delete")
+
 
 def empty_file(path: str) -> None:
     """A file with the tables and no rows."""
@@ -202,4 +219,4 @@ def empty_file(path: str) -> None:
         writer.pragma("journal_mode", "delete")
 
 
-__all__ = ["Place", "Replica", "boot_id", "empty_file", "read_place"]
+__all__ = ["FILE", "Place", "Replica", "boot_id", "empty_file", "prepare_folder", "read_place"]

@@ -162,7 +162,8 @@ class Shelf:
             document.snapshots = snapshots
             with suppress(Moved):
                 self._write(document, tag)
-                return snapshots[0].position if alone or len(snapshots) >= _KEPT else 0
+                is_enough = len(snapshots) >= _KEPT and snapshots[0].at <= kept_since
+                return snapshots[0].position if alone or is_enough else 0
 
     def _write(self, document: Document, tag: str | None) -> None:
         content = msgspec.json.encode(document)

@@ -23,7 +23,7 @@ from perdure.store.log.appending import Appender, Holder, Patience, holder_of
 from perdure.store.log.catching_up import CatchUp
 from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed
 from perdure.store.log.records import Kind, MovedTo, in_blob, packed, packed_batch, record_of
-from perdure.store.log.replica import Place, Replica, boot_id
+from perdure.store.log.replica import FILE, Place, Replica, boot_id, prepare_folder
 from perdure.store.log.snapshots import BODIES, Shelf, blob_name
 from perdure.store.port import Opening
 from perdure.store.sqlite import encrypting
@@ -81,8 +81,7 @@ class LogStore(SqliteStore):
     ) -> None:
         self._boot = boot or boot_id()
         folder = os.path.join(directory, service.directory, self._boot)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        super().__init__(os.path.join(folder, "replica.db"), hub, cipher)
+        super().__init__(os.path.join(folder, FILE), hub, cipher)
         self._service, self._terms = service, terms
         self._patience = patience or Patience(terms.lease)
         self._shelf = Shelf(service, hub, self._patience)
@@ -104,6 +103,11 @@ class LogStore(SqliteStore):
 
     # ------------------------------------------------------------------------------------ open and close
 
+    def open(self) -> Opening:
+        if self.server_file is None:
+            prepare_folder(os.path.dirname(self.location))
+        return super().open()
+
     def _connect(self) -> Opening:
         replica = Replica(self.location, self.hub)
         try:
@@ -118,18 +122,18 @@ class LogStore(SqliteStore):
         return opening
 
     def _join(self, replica: Replica) -> Opening:
+        self._appender.position = -1  # this engine holds nothing until its epoch is in the log
         catching_up = CatchUp(replica, self._appender.log, self._shelf, self._patience)
-        self._await_lease(self._first_head())
+        head = self._first_head()
         catching_up.check()
         self._listed = self._shelf.newest()
         while True:
-            head = self._appender.head()
-            self._demand_free(head)
+            self._await_end(head, catching_up)
             catching_up.run()
             try:
                 return self._take(replica)
             except Moved:
-                continue
+                head = self._appender.head()
 
     def _first_head(self) -> Head:
         try:
@@ -168,40 +172,52 @@ class LogStore(SqliteStore):
 
     # ------------------------------------------------------------------------------------------ the lease
 
-    def _demand_free(self, head: Head) -> None:
-        """Raise StoreInUse while another engine gives signs of life."""
-        holder = holder_of(head)
-        if holder is None or self._is_gone(holder) or head.age >= holder.lease:
+    def _await_end(self, head: Head, catching_up: CatchUp) -> None:
+        """Return when no engine holds the hub, or none that gives signs of life. Raises StoreInUse.
+
+        At a start, find out whether the holder is alive. A standby waits for its end, and stays up to date.
+        """
+        if not self._is_held(head):
             return
+        if not self._has_opened:
+            self._tell(head)
+            while self._is_held(head):
+                self._patience.sleep(_LOOK_EVERY)
+                last, head = head, self._appender.head()
+                if self._terms.standby:
+                    catching_up.run()
+                elif head.age < last.age:
+                    break
+        if self._is_held(head):
+            raise self._in_use(head)
+
+    def _is_held(self, head: Head) -> bool:
+        """Whether another engine lives. One whose replica this engine has locked has ended."""
+        holder = holder_of(head)
+        if holder is None or holder.run == self._holder.run or holder.replica == self._holder.replica:
+            return False
+        return head.age < holder.lease
+
+    def _tell(self, head: Head) -> None:
+        holder = holder_of(head)
+        assert holder is not None
+        wait = (
+            "its end" if self._terms.standby else f"a sign of life, at most {holder.lease - head.age:.0f} s"
+        )
+        where = f" at {holder.address}" if holder.address else ""
+        log.warning(
+            "an engine on %s holds %s%s: waiting for %s", holder.host, self._service.where, where, wait
+        )
+
+    def _in_use(self, head: Head) -> StoreInUse:
+        holder = holder_of(head)
+        assert holder is not None
         where = f" and serves it at {holder.address}" if holder.address else ""
-        raise StoreInUse(
+        return StoreInUse(
             f"the engine {holder.worker or holder.run[:8]} on {holder.host} holds {self._service.where}{where}. Only "
             f"one engine can hold a hub in a log: use that one, or stop it. Without a sign of life for "
             f"{holder.lease:g} seconds another engine may take over"
         )
-
-    def _is_gone(self, holder: Holder) -> bool:
-        """This engine itself, or one whose replica this engine has locked: its process has ended."""
-        return holder.run == self._holder.run or holder.replica == self._holder.replica
-
-    def _await_lease(self, head: Head) -> None:
-        """At a start, find out whether the holder is alive; a standby waits for its end."""
-        holder = holder_of(head)
-        if self._has_opened or holder is None or self._is_gone(holder) or head.age >= holder.lease:
-            return
-        log.warning(
-            "%s is held by an engine on %s: waiting for %s",
-            self._service.where,
-            holder.host,
-            "it to end"
-            if self._terms.standby
-            else f"a sign of life, at most {holder.lease - head.age:.0f} s",
-        )
-        while head.age < holder.lease and holder_of(head) is not None:
-            self._patience.sleep(_LOOK_EVERY)
-            last, head = head, self._appender.head()
-            if head.age < last.age and not self._terms.standby:
-                return  # it lives, which `_demand_free` says
 
     def publish(self, address: str, token: str) -> None:
         super().publish(address, token)
