@@ -1,4 +1,10 @@
-"""The services around the claims process, each a process of its own: fraud scoring, photo assessment, bank and post.
+"""The services around the claims process, each a process of its own: fraud scoring, photos, bank and post.
 
 README.md has their contracts. `switches` makes one slow, wrong or absent; `serving` starts one.
 """
+
+import os
+
+# The matrices of the services are small. Threads of numpy would only wait for each other, on a busy machine for long.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
