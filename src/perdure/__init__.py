@@ -10,6 +10,7 @@ from perdure.engine.activities.executors.factories import ProcessPool, process_p
 from perdure.engine.client.bulk import BulkOutcome
 from perdure.engine.client.client import Client, DurableFunctionsClient, DurableOrchestrationClient
 from perdure.engine.client.sync_client import SyncClient
+from perdure.engine.client.tasks import OpenTask
 from perdure.engine.core.ports import Limits
 from perdure.engine.engine import Settings
 from perdure.engine.upkeep.retention import Retention
@@ -133,6 +134,7 @@ __all__ = [
     "LogContext",
     "ManagedIdentityTokenSource",
     "NonDeterminismError",
+    "OpenTask",
     "OrchestrationContext",
     "OrchestrationRuntimeStatus",
     "OrchestrationStatus",

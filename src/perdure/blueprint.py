@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args, overload
 
 from perdure.azure_names import AzureNames
@@ -31,6 +32,7 @@ from perdure.engine.functions.registry import (
     Orchestrator,
     Registry,
     Route,
+    TaskPanel,
     activity_timeout,
     caller_locals,
     checked_name,
@@ -353,6 +355,36 @@ class Blueprint(AzureNames):
                 )
             )
             return found
+
+        return register
+
+    def task_panel(self, event: str, *, template: str | Path, on_links: bool = False) -> Callable[[F], F]:
+        """Show a panel of your own beside the facts of people's tasks: photos, a score, a map.
+
+        The decorated function takes the task (an `OpenTask`) and returns a dict with the values of the template. It
+        can be `async`. The template has them, and `task` and `base`, the path of perdure's pages.
+
+            @app.task_panel("ApproverDecision", template=HERE / "claim_panel.html")
+            def claim_panel(task: df.OpenTask) -> dict[str, Any]:
+                return {"photos": photos_of(task.facts["claim"])}
+
+        Parameters:
+            event: the event of the tasks.
+            template: the path of a Jinja template. Every value is escaped. The pages forbid scripts and styles in
+                the template, and pictures of other sites.
+            on_links: show the panel on the pages of signed links as well. Their holders have no key, so the
+                pictures in it need addresses that are open to them.
+
+        If the function or the template fails, the page shows a line instead, and the log has the error.
+
+        Raises:
+            RegistrationError for an event that has a panel, and for a template that does not exist.
+        """
+
+        def register(function: F) -> F:
+            _refuse(function, generators=True)
+            self.registry.add_panel(TaskPanel(event, Path(template), function, on_links))
+            return function
 
         return register
 

@@ -21,7 +21,7 @@ def test_the_page_asks_and_shows_nothing_else_of_the_instance(door: Door) -> Non
     page = door.http.get(door.link())
 
     assert page.status_code == 200
-    assert "ApproverDecision" in page.text
+    assert "Approver decision" in page.text
     assert 'name="field.approved"' in page.text
     assert "secret input" not in page.text
     assert f'href="{M}' not in page.text
@@ -110,7 +110,7 @@ def test_an_answer_that_does_not_fit_spends_nothing(door: Door, body: dict[str, 
     refused = door.http.post(url, data=body)
 
     assert refused.status_code == 400
-    assert "ApproverDecision" in refused.text
+    assert "Approver decision" in refused.text
     assert door.http.post(url, data=YES).status_code == 200
 
 

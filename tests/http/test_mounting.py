@@ -146,7 +146,7 @@ def test_links_of_the_sites_own_routes_lead_into_the_application(build: Build) -
         links = http.post("/links", headers={"x-functions-key": "the-administrators-own-long-key"}).json()
         for name, url in links.items():
             assert name == "id" or url.startswith(f"{LOCAL}/durable/"), name
-        assert "ApproverDecision" in http.get(links["decide"]).text
+        assert "Approver decision" in http.get(links["decide"]).text
         event = links["sendEventPostUri"].replace("{eventName}", "ApproverDecision")
         assert http.post(event, json={"approved": True}).status_code == 202
         assert http.get(f"{links['statusQueryGetUri']}&wait=60").json()["output"] == "APPROVED"

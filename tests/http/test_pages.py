@@ -20,9 +20,9 @@ NASTY = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'`{{7*7}}"
 OURS = {
     "html", "head", "meta", "title", "link", "script", "noscript", "body", "header", "nav", "a", "svg",
     "path", "span", "main", "section", "form", "label", "input", "datalist", "option", "button",
-    "table", "thead", "tbody", "tr", "th", "td", "time", "p", "h1", "h2", "b", "q", "code", "pre",
+    "table", "thead", "tbody", "tr", "th", "td", "time", "p", "h1", "h2", "h3", "b", "q", "code", "pre",
     "div", "details", "summary", "fieldset", "legend", "line", "rect", "text", "ul", "li", "textarea",
-    "select",
+    "select", "dialog", "dl", "dt", "dd", "kbd",
 }
 # fmt: on
 

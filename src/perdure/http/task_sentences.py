@@ -30,6 +30,23 @@ def deadline_sentence(task: OpenTask, now: datetime) -> str:
     return " ".join(said)
 
 
+def is_late(task: OpenTask, now: datetime) -> bool:
+    return task.due is not None and task.due <= now
+
+
+def urgency(task: OpenTask, now: datetime) -> str:
+    """How pages mark the task: late, soon, or ""."""
+    if is_late(task, now):
+        return "late"
+    return "soon" if task.due is not None and task.due - now < SOON else ""
+
+
+def label_of(name: str) -> str:
+    """The label of a fact: its key in words."""
+    words = name.replace("_", " ").strip() or name
+    return words[:1].upper() + words[1:]
+
+
 def due_in_short(task: OpenTask, now: datetime) -> str:
     """The same for one column: "2 h 10 min", "12 min late", "Tue 09:30", or "no deadline"."""
     if task.due is None:
@@ -52,4 +69,4 @@ def lasting_of(time: timedelta) -> str:
     return lasting(seconds // 60 * 60) if seconds >= 60 else "less than a minute"
 
 
-__all__ = ["SOON", "day", "deadline_sentence", "due_in_short", "lasting_of"]
+__all__ = ["SOON", "day", "deadline_sentence", "due_in_short", "is_late", "label_of", "lasting_of", "urgency"]

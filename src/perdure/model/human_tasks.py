@@ -83,7 +83,12 @@ def role_text(roles: Collection[str]) -> str:
 
 
 def in_words(name: str) -> str:
-    """A name of code in words: `ApproverDecision` and `approver_decision` are "Approver decision"."""
+    """A name of code in words: `ApproverDecision` and `approver_decision` are "Approver decision".
+
+    Other text is returned as it is.
+    """
+    if not re.fullmatch(r"\w+", name):
+        return name
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_+", " ", name).strip()
     return words[:1].upper() + words[1:].lower() if words else name
 

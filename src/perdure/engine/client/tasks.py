@@ -138,6 +138,11 @@ class TaskVerbs:
         store = self.gateway.store
         return await self.gateway.read(lambda: _found(store, instance_id, number))
 
+    async def tasks_of(self, instance_id: str) -> list[OpenTask]:
+        """The open tasks of one instance, in the order in which it asked; none without the instance."""
+        store = self.gateway.store
+        return await self.gateway.read(lambda: _of_instance(store, instance_id))
+
     async def claim_task(self, task_id: str, person: Person, *, operation_id: str | None = None) -> None:
         """Claim a task for a person, until they decide or release it. A second claim by the same person changes
         nothing.
@@ -262,12 +267,19 @@ def _page(store: ClientStore, wanted: TaskFilter, also: _Wanted) -> TaskPage:
 
 
 def _found(store: ClientStore, instance_id: str, number: int) -> OpenTask | None:
+    wanted = task_id_of(instance_id, number)
+    return next((task for task in _of_instance(store, instance_id) if task.id == wanted), None)
+
+
+def _of_instance(store: ClientStore, instance_id: str) -> list[OpenTask]:
     stored = store.get(instance_id)
     if stored is None:
-        return None
+        return []
     row = stored.row
-    rows = [TaskRow(wait, row.instance_id, row.name, row.tags, row.status) for wait in stored.waits]
-    return next((task for task in map(_task, rows) if task.id == task_id_of(instance_id, number)), None)
+    return [
+        _task(TaskRow(wait, row.instance_id, row.name, row.tags, row.status))
+        for wait in sorted(stored.waits, key=lambda wait: wait.wait_id)
+    ]
 
 
 def _task(row: TaskRow) -> OpenTask:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Generator, Hashable, Iterable,
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -199,6 +200,23 @@ ROUTE_PREFIX: Final = "/api"
 
 
 @dataclass(frozen=True)
+class TaskPanel:
+    """An application's own panel beside the facts of a task.
+
+    Parameters:
+        event: the event whose tasks have the panel.
+        template: a Jinja template of the application.
+        values: makes the template's values from the task; can be `async`.
+        on_links: whether the pages of signed links show it, too.
+    """
+
+    event: str
+    template: Path
+    values: Callable[[Any], Any]
+    on_links: bool = False
+
+
+@dataclass(frozen=True)
 class Origins:
     """The origins whose pages can call the application's routes.
 
@@ -233,6 +251,7 @@ class Registry:
         self.triggers: list[Trigger] = []
         self.lifespans: list[Definition] = []
         self.executors: dict[str, Any] = {}  # sources, by name
+        self.panels: dict[str, TaskPanel] = {}  # by event
         self.links: LinksFor = "caller"
         self.identify: Identify | None = None  # the application's own sign-in
         self.route_prefix = ROUTE_PREFIX
@@ -301,10 +320,14 @@ class Registry:
                 rehearsal._put(definition)
             for name, source in registry.executors.items():
                 rehearsal.add_executor(name, source)
+            for panel in registry.panels.values():
+                rehearsal.add_panel(panel)
         for definition in other.definitions():
             self._put(definition)
         for name, source in other.executors.items():
             self.add_executor(name, source)
+        for panel in other.panels.values():
+            self.add_panel(panel)
 
     def adopt(self, other: Registry) -> None:
         """Take over the settings of another registry."""
@@ -324,6 +347,18 @@ class Registry:
                 "entities": sorted(self.entities),
             }
         ).decode()
+
+    def add_panel(self, panel: TaskPanel) -> None:
+        """Register a panel; raises RegistrationError for an event that has one, and for a template that is absent."""
+        if not panel.template.is_file():
+            raise RegistrationError(
+                f"{where(panel.values)}: the panel of {panel.event!r} has no template {str(panel.template)!r}"
+            )
+        known = self.panels.setdefault(panel.event, panel)
+        if known != panel:
+            raise RegistrationError(
+                f"{where(panel.values)}: tasks of {panel.event!r} have a panel already, {where(known.values)}"
+            )
 
     def add_executor(self, name: str, source: Any) -> None:
         """Register a source of executors; raises RegistrationError for a name that is taken."""

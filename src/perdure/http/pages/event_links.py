@@ -27,15 +27,19 @@ from perdure.http.access.link_signer import link_of
 from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import DECIDE
 from perdure.http.pages.csrf import parse_form, read_form
-from perdure.http.pages.forms import Field, fields_of, read_fields
+from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.instances import answer_to, schema_of
-from perdure.http.pages.rendering import as_page, draw, told
+from perdure.http.pages.panels import panel_of
+from perdure.http.pages.rendering import as_page, base_of, draw, told
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.request_body import demand_json, read_payload
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint
+from perdure.http.task_sentences import deadline_sentence, label_of, urgency
+from perdure.model.durations import moment
 from perdure.model.events import ABSENT
+from perdure.model.human_tasks import in_words
 from perdure.model.messages import RaiseEvent
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
     from starlette.requests import Request
 
+    from perdure.engine.client.tasks import OpenTask
     from perdure.model.instances import OrchestrationStatus
 
 _KEPT = 24 * 3_600 * 1_000_000  # microseconds after its expiry for which a used link is remembered
@@ -52,7 +57,7 @@ _KEPT = 24 * 3_600 * 1_000_000  # microseconds after its expiry for which a used
 async def look_at_question(request: Request) -> Response:
     """GET decide/{id}/{event}: show the question as a form."""
     await _demand_unspent(request)
-    return _drawn(request, await _instance(request))
+    return await _drawn(request, await _instance(request))
 
 
 async def decide(request: Request) -> Response:
@@ -70,16 +75,23 @@ async def _by_form(request: Request) -> Response:
     # A foreign page cannot know a link, but it could use a session. So only sessions need the form token.
     form = await (parse_form if caller_of(request).link else read_form)(request)
     await _demand_unspent(request)
-    one = await _instance(request)
+    one, task = await _instance(request), await _task(request)
     fields = _fields(request, one)
     try:
         await _raise(request, read_fields(fields, form))
     except (InstanceNotFound, InstanceFinished, LinkSpent):
         raise
     except PerdureError as error:
-        return _drawn(request, one, problem=told(request, error), given=form, status=status_of(error))
+        return await _drawn(request, one, problem=told(request, error), given=form, status=status_of(error))
     said = [(field.label, _shown(field, form)) for field in fields]
-    return draw(request, "decided.html", event=_event(request), said=[pair for pair in said if pair[1]])
+    return draw(
+        request,
+        "decided.html",
+        title=_title(request, task),
+        said=[pair for pair in said if pair[1]],
+        missing=task.decisions - len(task.given_by) - 1 if task is not None else 0,
+        reference=request.path_params["id"],
+    )
 
 
 _decide_by_form = as_page(_by_form)
@@ -151,7 +163,17 @@ def _fields(request: Request, one: OrchestrationStatus) -> tuple[Field, ...]:
     )
 
 
-def _drawn(
+async def _task(request: Request) -> OpenTask | None:
+    """The task that the link is for, if the instance waits for its event now."""
+    tasks = await client_of(request).tasks_of(request.path_params["id"])
+    return next((task for task in tasks if task.event == _event(request)), None)
+
+
+def _title(request: Request, task: OpenTask | None) -> str:
+    return task.title if task is not None else in_words(_event(request))
+
+
+async def _drawn(
     request: Request,
     one: OrchestrationStatus,
     *,
@@ -159,7 +181,8 @@ def _drawn(
     given: Mapping[str, str] | None = None,
     status: int = 200,
 ) -> Response:
-    fields = _fields(request, one)
+    fields, task, client = _fields(request, one), await _task(request), client_of(request)
+    now = moment(client.gateway.now())
     first = fields[0] if fields else None
     # A single question with few answers gets a button for each answer.
     buttons = first if first is not None and len(fields) == 1 and first.is_short else None
@@ -167,8 +190,13 @@ def _drawn(
         request,
         "decide.html",
         status=status,
-        event=_event(request),
-        one=one,
+        title=_title(request, task),
+        task=task,
+        sentence=deadline_sentence(task, now) if task is not None and (task.due or task.escalation) else "",
+        urgency=urgency(task, now) if task is not None else "",
+        panel=await panel_of(client, task, base_of(request), by_link=True),
+        label_of=label_of,
+        help=help_of(task.schema) if task is not None else "",
         fields=fields,
         buttons=buttons,
         values=dict(given or {}),

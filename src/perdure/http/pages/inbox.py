@@ -21,12 +21,13 @@ from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.instance_actions import operation_of
+from perdure.http.pages.panels import panel_of
 from perdure.http.pages.rendering import as_page, base_of, draw, told
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint, Handler
-from perdure.http.task_sentences import SOON, deadline_sentence, due_in_short
+from perdure.http.task_sentences import deadline_sentence, due_in_short, is_late, label_of, urgency
 from perdure.model.durations import moment
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ async def _drawn(
     if task is None and request.path_params.get("task") and not problem:
         problem, status = f"There is no open task {request.path_params['task']!r} for you.", 404
     fields = fields_of(task.schema) if task is not None else ()
+    panel = await panel_of(client, task, base_of(request))
     return draw(
         request,
         "inbox.html",
@@ -162,18 +164,19 @@ async def _drawn(
         groups=_groups(tasks, now),
         total=len(tasks),
         is_full=len(tasks) == SHOWN,
-        overdue=sum(_is_late(one, now) for one in tasks),
+        overdue=sum(is_late(one, now) for one in tasks),
         held=sum(caller.person is not None and one.holder == caller.person.name for one in tasks),
         me=caller.person.name if caller.person is not None else "",
         task=task,
+        panel=panel,
         help=help_of(task.schema) if task is not None else "",
         fields=fields,
         keys=_keys(fields),
         values=dict(given or {}),
         sentence_of=lambda one: deadline_sentence(one, now),
         due_of=lambda one: due_in_short(one, now),
-        urgency=lambda one: _urgency(one, now),
-        label_of=_label,
+        urgency=lambda one: urgency(one, now),
+        label_of=label_of,
         problem=problem,
         done=_SAID.get(request.query_params.get("done", ""), ""),
         operation=secrets.token_urlsafe(12),
@@ -197,22 +200,6 @@ def _heading(task: OpenTask, now: datetime) -> str:
     if task.due.date() == now.date():
         return "Today"
     return "Within a week" if task.due - now < timedelta(days=7) else "Later"
-
-
-def _is_late(task: OpenTask, now: datetime) -> bool:
-    return task.due is not None and task.due <= now
-
-
-def _urgency(task: OpenTask, now: datetime) -> str:
-    if _is_late(task, now):
-        return "late"
-    return "soon" if task.due is not None and task.due - now < SOON else ""
-
-
-def _label(name: str) -> str:
-    """The label of a fact: its key in words."""
-    words = name.replace("_", " ").strip() or name
-    return words[:1].upper() + words[1:]
 
 
 def _keys(fields: Sequence[Field]) -> dict[str, str]:

@@ -28,7 +28,8 @@ from perdure.http.principal import caller_of
 from perdure.http.routing import client_of
 from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint
-from perdure.model.durations import instant
+from perdure.http.task_sentences import deadline_sentence
+from perdure.model.durations import instant, moment
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.waiting import activity_facts
 from perdure.triggers.names import SCHEDULE, schedule_id
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from perdure.engine.client.client import Client
+    from perdure.engine.client.tasks import OpenTask
     from perdure.model.waiting import EventWait
 
 PAGE = 50
@@ -173,6 +175,7 @@ async def instance_page(
         reason=_reason(one),
         causes=list(told_of(one.failure)) if one.failure else [],
         forms=_forms(client, one, refused) if caller.may("operate") else [],
+        tasks=await _tasks(client, one),
         schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,
         values=_values(one),
@@ -221,6 +224,16 @@ def schema_of(client: Client, one: OrchestrationStatus, event: str) -> Schema | 
     except FunctionNotFound:
         return None
     return found
+
+
+async def _tasks(client: Client, one: OrchestrationStatus) -> dict[str, tuple[OpenTask, str]]:
+    """The open tasks of the instance by event, each with the sentence about its deadline."""
+    if not (one.waiting and one.waiting.events) or one.name == SCHEDULE:
+        return {}
+    now = moment(client.gateway.now())
+    return {
+        task.event: (task, deadline_sentence(task, now)) for task in await client.tasks_of(one.instance_id)
+    }
 
 
 def _values(one: OrchestrationStatus) -> list[tuple[str, Any]]:

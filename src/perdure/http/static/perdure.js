@@ -20,7 +20,8 @@
   main.addEventListener("input", touch);
   main.addEventListener("toggle", touch, true);
   const busy = () => touched || document.hidden || !getSelection().isCollapsed ||
-    document.activeElement?.matches("input, textarea, select");
+    document.activeElement?.matches("input, textarea, select, .tasks a") ||
+    document.querySelector(".tasks:hover, dialog[open]");
 
   const put = (text) => {
     const found = new DOMParser().parseFromString(text, "text/html");
@@ -100,6 +101,21 @@
     area.hidden = document.getElementById(`${area.id}-rows`).hidden = true;
     document.querySelector(`label[for="${CSS.escape(area.id)}"]`)?.removeAttribute("for");
   }
+
+  // The button of an answer says what it does: the chosen answer.
+  for (const form of document.querySelectorAll("form.decide")) {
+    const send = form.querySelector("button.primary"), first = form.querySelector("fieldset");
+    first?.addEventListener("change", ({ target }) => { send.textContent = target.dataset.says ?? send.textContent; });
+  }
+
+  const shortcuts = document.getElementById("shortcuts");
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
+    if (event.key === "?") shortcuts?.showModal();
+    else if (event.key === "/" && !document.querySelector(".desk")) document.querySelector("[role=search] input")?.focus();
+    else return;
+    event.preventDefault();
+  });
 
   // The inbox: j and k move in the list, c and r claim and release, other letters choose an answer. No letter sends one.
   const desk = document.querySelector(".desk");
