@@ -77,14 +77,19 @@ def home() -> Path:
     return Path(os.environ.get("CLAIMS_HOME", "."))
 
 
+def photo_folder() -> Path:
+    """Where the photos lie, beside the histories; the photo assessment reads the same folder."""
+    return Path(os.environ.get("CLAIMS_PHOTOS") or home() / "photos")
+
+
 def people() -> People:
     """The insurer's claimants."""
     return People(home() / PEOPLE, key_in(home() / PEOPLE_KEY))
 
 
-def links() -> Links:
+def links(office_url: str = "") -> Links:
     """The links to the pages of claims."""
-    return Links(os.environ.get("CLAIMS_OFFICE_URL", ""), key_in(home() / LINKS_KEY))
+    return Links(office_url or os.environ.get("CLAIMS_OFFICE_URL", ""), key_in(home() / LINKS_KEY))
 
 
 async def office() -> AsyncIterator[Office]:

@@ -22,12 +22,13 @@ class Links:
 
     def path_of(self, claim_id: str) -> str:
         """The path of a claim's page."""
-        return f"/claim/{claim_id}/{self._signature(claim_id)}"
+        return f"/claim/{claim_id}/{self.signature_of('claim', claim_id)}"
 
     def opens(self, claim_id: str, signature: str) -> bool:
         """Whether the signature is that of the claim."""
-        return hmac.compare_digest(self._signature(claim_id).encode(), signature.encode())
+        return hmac.compare_digest(self.signature_of("claim", claim_id).encode(), signature.encode())
 
-    def _signature(self, claim_id: str) -> str:
-        digest = hmac.digest(self._key, b"claim\0" + claim_id.encode(), sha256)
+    def signature_of(self, what: str, name: str) -> str:
+        """The signature of a name, good for one kind of thing."""
+        digest = hmac.digest(self._key, f"{what}\0{name}".encode(), sha256)
         return urlsafe_b64encode(digest[:18]).decode()

@@ -4,7 +4,7 @@ None of them holds a name, an address or an account: a claim refers to its claim
 the rest apart.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -179,6 +179,14 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Whose turn a claim is: so many people, until then. Without a time it is a supervisor's turn."""
+
+    people: int
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """What the people decided, with the case as it is now."""
 
@@ -269,11 +277,3 @@ class Stage:
     at: datetime
     stage: str
     note: str = ""
-
-
-@dataclass
-class Standing:
-    """The custom status of a claim: what it has passed, and what the customer is asked for now."""
-
-    stages: list[Stage] = field(default_factory=list)
-    asked: Question | None = None

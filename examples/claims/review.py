@@ -9,7 +9,7 @@ from datetime import timedelta
 import perdure as df
 from examples.claims import rules
 from examples.claims.asking import ask_for
-from examples.claims.model import Case, Decision, FraudScore, Letter, Ruling
+from examples.claims.model import Case, Decision, FraudScore, Letter, Ruling, Turn
 from examples.claims.telling import TOLD, remind, tell
 
 functions = df.Blueprint()
@@ -25,12 +25,13 @@ async def review(context: df.OrchestrationContext, case: Case) -> Decision:
     while True:
         began = context.current_utc_datetime
         alone = differed == ROUNDS
-        task = _put_to_people(
-            context, case, NONE_LEFT if alone else left, 1 if alone else rules.eyes(case), hint
-        )
+        eyes = 1 if alone else rules.eyes(case)
+        task = _put_to_people(context, case, NONE_LEFT if alone else left, eyes, hint)
+        context.set_custom_status(Turn(eyes, began + left if left and not alone else None))
         if left and not alone:
             late = context.create_timer(left)
             if await context.task_any(task, late) is late:
+                context.set_custom_status(Turn(eyes))
                 await tell(context, _we_are_late(case))
             else:
                 late.cancel()

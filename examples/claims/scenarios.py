@@ -16,7 +16,7 @@ from examples.claims.people import Claimant
 Looks = Literal["clean", "old", "seen", "whole"]
 """What a photo shows: the damage; the damage, taken too early; the photo of another claim; a car without damage."""
 
-Fault = Literal["bank away", "answers lost"]
+Fault = Literal["bank away"]
 TODAY = date(2026, 11, 26)
 
 ADA = df.Person("ada@insurer.example", ("adjuster",))
@@ -26,6 +26,7 @@ CLAIMANT = Claimant(
     "Robin Doe", "robin@example.org", "+1 555 0100", "DE00 4417", "The car behind me braked too late."
 )
 CLOSED = replace(CLAIMANT, account="DE00 closed 4417")
+SILENT = replace(CLAIMANT, account="DE00 lost 4417")
 UNREACHABLE = replace(CLAIMANT, mail="robin@nowhere.example", phone="")
 
 
@@ -229,7 +230,7 @@ async def papers_missing(world: World, claim_id: str) -> str:
 async def asked_for_more(world: World, claim_id: str) -> str:
     await world.file(replace(await _a_claim(world, claim_id, "whole"), decide_within=world.patience))
     await _decide(world, claim_id, ADA, "ask for more")
-    await world.wait(world.patience * 1.5)
+    await world.wait(world.patience)
     await world.send(f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean"),)))
     await world.task(claim_id, "Decision", "adjuster")
     await _decide(world, claim_id, ADA, "approve")
@@ -270,7 +271,6 @@ async def bank_away(world: World, claim_id: str) -> str:
     try:
         await world.file(await _a_claim(world, claim_id))
         await world.attempts(claim_id, 3)
-        _check(await world.paid(claim_id) == [], "paid while the bank was away")
     finally:
         await world.fault("bank away", False)
     return await _is_paid(world, claim_id, 1_140)
@@ -294,12 +294,8 @@ async def bank_refuses(world: World, claim_id: str) -> str:
     "Paid, answer lost", "The bank times out after the money moved.", "One payment, tried with the same key."
 )
 async def answer_lost(world: World, claim_id: str) -> str:
-    await world.fault("answers lost", True)
-    try:
-        await world.file(await _a_claim(world, claim_id))
-        await world.attempts(claim_id, 2)
-    finally:
-        await world.fault("answers lost", False)
+    person = await world.claimant(SILENT)
+    await world.file(replace(await _a_claim(world, claim_id), person=person))
     return await _is_paid(world, claim_id, 1_140)
 
 

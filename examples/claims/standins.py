@@ -15,6 +15,7 @@ from examples.claims.model import BankAnswer, Claim, Letter, Payment, PaymentOrd
 from examples.claims.people import Claimant
 
 CLOSED = "closed"  # an account with this text in it is refused
+LOST = "lost"  # the first answer about a payment to an account with this gets lost
 NOWHERE = "nowhere"  # so is mail to an address with this
 ON, AWAY, LOSE = "on", "away", "lose"  # what the switch says
 PHOTOS = {  # by the beginning of the photo's name
@@ -31,6 +32,7 @@ class BankFile:
     def __init__(self, folder: Path) -> None:
         self._switch = folder / BANK_SWITCH
         self._book = Ledger(folder / BANK_BOOK)
+        self._answered: set[str] = set()
 
     async def pay(self, order: PaymentOrder, payee: Claimant) -> BankAnswer:
         mode = self._mode()
@@ -40,7 +42,7 @@ class BankFile:
             return BankAnswer(refusal="the account is closed")
         payment = Payment(payment_id_of(order.key), order.claim_id, order.amount, order.key)
         paid = await asyncio.to_thread(self._book.enter, payment)
-        if mode == LOSE:
+        if mode == LOSE or (LOST in payee.account and self._is_first(order.key)):
             raise BankAway("the bank has paid, and its answer is lost")
         return BankAnswer(paid)
 
@@ -56,6 +58,11 @@ class BankFile:
 
     async def close(self) -> None:
         self._book.close()
+
+    def _is_first(self, key: str) -> bool:
+        is_first = key not in self._answered
+        self._answered.add(key)
+        return is_first
 
     def _mode(self) -> str:
         with suppress(FileNotFoundError):

@@ -1,10 +1,11 @@
-"""File a thousand claims, decide most of them, pay, count, and leave one to the viewer.
+"""The claims office at work: file two hundred claims, decide most of them, pay, count, and leave the rest to you.
 
-    python -m examples.claims.demo [--fresh] [--claims 1000] [--kills 0]
+    python -m examples.claims.demo [--fresh] [--claims 200] [--kills 0]
 
 The claims come from the file that CLAIMS_CSV names; without it the demo generates them. The state is in
 `claims-demo.db`. A new run continues with it (filing a claim again has no effect), unless --fresh or DEMO_FRESH=1
-deletes it first. With DEMO_ONCE=1 the demo ends after the table, with exit code 1 if it finds a fault.
+deletes it first. With DEMO_ONCE=1 the demo plays every story of `scenarios`, prints what became of each, and ends
+with exit code 1 if one did not come true or the count finds a fault.
 """
 
 import argparse
@@ -16,27 +17,51 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import httpx2
+import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
+from starlette.applications import Starlette
 
 import perdure as df
-from examples.claims.connections import BANK_BOOK, BANK_SWITCH, home
-from examples.claims.demo.report import ENDINGS, FILING, Audit, audit, book_in, show, standing_of, trail_of
-from examples.claims.demo.server import Server, ServerFailed
-from examples.claims.demo.traffic import STAFF, Desk, Staff, file_claims, statuses
+from examples.claims import connections
+from examples.claims.connections import BANK_BOOK, BANK_SWITCH, home, photo_folder
+from examples.claims.demo.processes import environment, services, share_secrets
+from examples.claims.demo.report import (
+    ENDINGS,
+    FILING,
+    Audit,
+    Book,
+    audit,
+    book_in,
+    show,
+    standing_of,
+    trail_of,
+)
+from examples.claims.demo.server import Server, ServerFailed, free_port
+from examples.claims.demo.stage import Run, Stage
+from examples.claims.demo.traffic import FOR_YOU, STAFF, Desk, Staff, file_claims, statuses
+from examples.claims.demo.world import StageWorld, payments_at
 from examples.claims.model import Claim
+from examples.claims.screens.office import office
+from examples.claims.screens.room import Addresses, Room
+from examples.claims.services.photos.store import PhotoStore
 from examples.claims.source import claims_of, made_up, rows_of
 
 DATABASE = "claims-demo.db"
 LATE = slice(10, None, 100)  # the adjusters leave these claims, which are the supervisors' after a second
+LEFT = slice(7, None, 20)  # the desk leaves these to you
+UNSEEN = slice(5, None, 25)  # these come from the app without a photo, and their customers are asked for one
+OFFICE_PORT = 7061
 YOU = df.Person("you@insurer.example", ("adjuster", "supervisor"))
 FOR_TODAY = timedelta(days=1)
 STANDSTILL = 10.0  # seconds without a change until the demo shows the table anyway
@@ -55,11 +80,14 @@ class Demo:
         claims: Sequence[Claim],
         kills: int,
         your_key: str,
+        book: Book | None = None,
     ) -> None:
         self.server = server
         self.client = client
         self.staff = staff
         self.your_key = your_key
+        self.book = book or book_in(home() / BANK_BOOK)
+        self.stage: Stage | None = None
         self.claims = {claim.claim_id: claim for claim in claims}
         self.kill_after = {len(self.claims) * (n + 1) // (kills + 1) for n in range(kills)}
         self.found: Audit | None = None
@@ -68,7 +96,7 @@ class Demo:
         """File, decide, pay, count."""
         began = time.monotonic()
         took = await self._process()
-        found = await self._audit()
+        found = await self.audit()
         found.took[FILING] = took
         console.print(f"\n{len(self.claims):,} claims in {time.monotonic() - began:.1f} s\n", style="bold")
         show(console, found)
@@ -82,8 +110,12 @@ class Demo:
             f"[bold red]The server was killed[/] and is back after {seconds:.1f} s "
             f"as process {self.server.pid}."
         )
+        if self.stage is not None:
+            self.stage.revived(seconds)
         if self.found is not None:
-            self.found = await self._audit()
+            if self.stage is not None and self.stage.is_busy:
+                return
+            self.found = await self.audit()
             numbers = self.found.numbers
             console.print(f"{numbers['filed']:,} claims filed: {self.found.verdict}.")
             self.invite(self.found)
@@ -91,8 +123,9 @@ class Demo:
     def invite(self, found: Audit) -> None:
         """Show a claim that waits for the viewer, and how to break things."""
         console.print()
-        if found.waiting:
-            claim = found.waiting[-1].instance_id
+        large = [one.instance_id for one in found.waiting if self._is_large(one.instance_id)]
+        if large:
+            claim = large[-1]
             console.print(
                 f"[bold]{claim}[/] waits for your decision: Ada has approved it, you are the second pair of eyes."
             )
@@ -118,6 +151,10 @@ class Demo:
             style="dim",
         )
 
+    def _is_large(self, claim_id: str) -> bool:
+        claim = self.claims.get(claim_id)
+        return claim is not None and claim.total >= FOR_YOU
+
     async def _process(self) -> list[float]:
         with Progress(
             TextColumn("{task.description:8}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -133,7 +170,7 @@ class Demo:
 
             async with asyncio.TaskGroup() as group:
                 filing = group.create_task(file_claims(self.server.url, self.claims.values(), advance))
-                desk = Desk(self.staff, self.claims)
+                desk = Desk(self.staff, self.claims, list(self.claims)[LEFT])
                 before, since = (0, 0), time.monotonic()
                 while time.monotonic() - since < STANDSTILL:
                     answered, left_alone = await desk.work()
@@ -150,10 +187,34 @@ class Demo:
     async def _closed_and_open(self) -> tuple[int, int]:
         standings = [standing_of(status, trail_of(status)) async for status in statuses(self.client)]
         closed = sum(standing in (*ENDINGS, "failed") for standing in standings)
-        return closed, len(standings) - closed
+        return closed, len(standings) - closed - standings.count("with the customer")
 
-    async def _audit(self) -> Audit:
-        return await audit(self.client, self.claims.keys(), book_in(home() / BANK_BOOK))
+    async def audit(self) -> Audit:
+        """Count every claim of this run, and those of the stories that have ended."""
+        runs = self.stage.runs if self.stage is not None else ()
+        told = [run.claim_id for run in runs if run.state in ("came true", "did not come true")]
+        return await audit(self.client, [*self.claims, *told], self.book)
+
+    async def tell_stories(self) -> bool:
+        """Play every story, and print each with its end; returns whether all came true."""
+        assert self.stage is not None
+        console.print(f"\n[bold]{len(self.stage.runs)} stories[/]")
+        await self.stage.play_all(_tell)
+        return all(run.state == "came true" for run in self.stage.runs)
+
+    async def show_counters(self) -> None:
+        """Show the numbers in the last line of the terminal, for as long as the demo runs."""
+        assert self.stage is not None
+        with console.status("") as line:
+            while True:
+                found = self.stage.found
+                if found is not None:
+                    numbers = found.numbers
+                    line.update(
+                        f"[bold]{found.verdict}[/], filed {numbers['filed']:,}, paid {numbers['paid']:,}, "
+                        f"waiting {numbers['waiting']:,}. Ctrl-C ends the demo."
+                    )
+                await asyncio.sleep(1)
 
     def _explain(self, found: Audit) -> None:
         if found.numbers["in progress"]:
@@ -164,23 +225,98 @@ class Demo:
 
 
 async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: bool) -> int:
-    """Start the server, run the demo, and keep the server running; returns the exit code."""
+    """Start everything, run the demo, and keep the server running; returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     for ending in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
-    server = Server(home() / DATABASE, port)
-    async with server, df.connect(server.url, key=server.token) as client, staffed(server, client) as staff:
-        console.print(f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time.\n")
-        demo = Demo(server, client, staff, claims, kills, await key_of(client, YOU))
-        async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(server.keep(demo.revived))
-            found = await demo.run()
-            if not once:
-                demo.invite(found)
-                await keeper
-            keeper.cancel()
-        return 0 if found.is_clean else 1
+    share_secrets()
+    async with AsyncExitStack() as stack:
+        began = time.monotonic()
+        urls = await stack.enter_async_context(services())
+        office_url = f"http://localhost:{free_port(OFFICE_PORT)}"
+        server = Server(home() / DATABASE, port, environment(urls, office_url))
+        await stack.enter_async_context(server)
+        client = await stack.enter_async_context(df.connect(server.url, key=server.token))
+        staff = await stack.enter_async_context(staffed(server, client))
+        http = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, timeout=30))
+        book = partial(payments_at, urls["bank"]) if "bank" in urls else book_in(home() / BANK_BOOK)
+        demo = Demo(server, client, staff, claims, kills, await key_of(client, YOU), book)
+        people = connections.people()
+        stack.callback(people.close)
+        demo.stage = Stage(StageWorld(server, client, staff, people, urls, http), demo.audit)
+        stack.push_async_callback(demo.stage.close)
+        room = Room(
+            client, people, connections.links(office_url), PhotoStore(photo_folder()), server.token,
+            Addresses(server=server.url, office=office_url, **urls), demo.stage,
+        )  # fmt: skip
+        await stack.enter_async_context(serving(office(room), office_url))
+        console.print(
+            f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time. "
+            f"Everything runs after {time.monotonic() - began:.1f} s.\n"
+        )
+        return await _play(demo, room, once=once)
+
+
+async def _play(demo: Demo, room: Room, *, once: bool) -> int:
+    """File and decide; then play every story and end, or leave the rest to the viewer."""
+    assert demo.stage is not None
+    async with asyncio.TaskGroup() as group:
+        keeper = group.create_task(demo.server.keep(demo.revived))
+        found = await demo.run()
+        came_true = True
+        if once:
+            came_true = await demo.tell_stories()
+            found = await demo.audit()
+        show_addresses(room, demo.your_key)
+        if not once:
+            demo.invite(found)
+            counting = group.create_task(demo.stage.keep_counting())
+            await demo.show_counters()
+            counting.cancel()
+        keeper.cancel()
+    console.print(found.verdict)
+    return 0 if found.is_clean and came_true else 1
+
+
+def show_addresses(room: Room, your_key: str) -> None:
+    """Where a browser finds the screens and the services."""
+    at = room.addresses
+    console.print("\n[bold]Screens[/]")
+    _lines(
+        ("claimant", f"{at.office}/file"),
+        ("adjuster", f"{at.server}/inbox?token={your_key}"),
+        ("manager", f"{at.office}/board?key={room.staff_key}"),
+        ("stage", f"{at.office}/stage?key={room.staff_key}"),
+    )
+    console.print("[bold]Services[/]")
+    named = (("fraud scoring", at.fraud), ("photos", at.photos), ("bank", at.bank), ("post", at.post))
+    _lines(*((label, url or "a stand-in in the server") for label, url in named))
+
+
+@asynccontextmanager
+async def serving(app: Starlette, url: str) -> AsyncIterator[None]:
+    """Serve the office in this process, which the red button does not kill."""
+    server = _Quiet(
+        uvicorn.Config(app, "127.0.0.1", int(url.rpartition(":")[2]), log_level="error", lifespan="off")
+    )
+    task = asyncio.create_task(server.serve())
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn sets an attribute
+        await asyncio.sleep(0.02)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        server.force_exit = True  # pages that follow a claim do not hold up the end
+        await task
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves the signals to the demo."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @asynccontextmanager
@@ -221,9 +357,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.claims.demo", description=__doc__)
     parser.add_argument("--fresh", action="store_true", default=os.environ.get("DEMO_FRESH") == "1")
-    parser.add_argument(
-        "--claims", type=int, default=1_000, metavar="N", help="the number of claims, at most"
-    )
+    parser.add_argument("--claims", type=int, default=200, metavar="N", help="the number of claims, at most")
     parser.add_argument(
         "--port",
         type=int,
@@ -241,6 +375,7 @@ def _claims(count: int) -> list[Claim]:
         claims = list(islice(claims_of(rows_of(Path(file)) if file else made_up(count)), count))
     except (OSError, ValueError) as error:
         sys.exit(f"CLAIMS_CSV: {error}")
+    claims[UNSEEN] = [replace(claim, channel="app") for claim in claims[UNSEEN]]
     claims[LATE] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LATE]]
     origin = f"claims from {file}" if file else "generated claims (CLAIMS_CSV=file.csv uses real ones)"
     console.print(f"{len(claims):,} {origin}.")
@@ -265,6 +400,14 @@ def _perdure() -> str:
     if not script.exists():
         return f"{sys.executable} -m perdure.cli"
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
+def _tell(run: Run) -> None:
+    colour = "green" if run.state == "came true" else "bold red"
+    console.print(
+        Text.assemble((f"  {run.state:18}", colour), f"{run.story.title}: {run.end} ({run.seconds:.1f} s)"),
+        soft_wrap=True,
+    )
 
 
 def _lines(*lines: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import httpx2
@@ -23,9 +23,10 @@ class ServerFailed(Exception):
 class Server:
     """Start it with `async with`; `keep` restarts it whenever it is killed."""
 
-    def __init__(self, store: Path, port: int = 0) -> None:
-        """Without a port, it takes the first free one from 7071 on."""
+    def __init__(self, store: Path, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
+        """Without a port, it takes the first free one from 7071 on. `settings` are added to its environment."""
         self.store = store
+        self._settings = settings or {}
         self.port = port or free_port()
         self.url = f"http://localhost:{self.port}"
         self.token = secrets.token_urlsafe(24)  # the same at every start, so that browsers stay signed in
@@ -71,7 +72,8 @@ class Server:
                 stderr=log,
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()]),
+                    **self._settings,
+                    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *python_path()]),
                     "PERDURE_TOKEN": self.token,
                 },
             )
@@ -96,7 +98,7 @@ class Server:
         return "\n".join(self._log.read_text().splitlines()[-15:])
 
 
-def _python_path() -> list[str]:
+def python_path() -> list[str]:
     return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 

@@ -7,7 +7,7 @@ a claim is filed under its own id, and each decision has an operation id.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -86,16 +86,18 @@ class Waiting(NamedTuple):
 class Desk:
     """Adjusters and supervisors who look up the claims that wait for them, and decide."""
 
-    def __init__(self, staff: Staff, claims: Mapping[str, Claim]) -> None:
+    def __init__(self, staff: Staff, claims: Mapping[str, Claim], left: Collection[str] = ()) -> None:
+        """The desk does not touch the claims that are `left` to the viewer."""
         self._staff = staff
         self._claims = claims
+        self._left = frozenset(left)
 
     async def work(self) -> tuple[int, int]:
         """Decide the waiting claims; returns the number of decisions, and of claims left to the viewer."""
         answered, left = 0, set[str]()
         for person in self._staff:
             found = [task async for task in tasks(self._staff[person], person)]
-            left |= {task.task for task in found if self._is_for_you(task) and task.given_by}
+            left |= {task.task for task in found if self._is_left(task)}
             mine = [task for task in found if self._is_for(task, person)]
             answered += len(mine)
             for batch in (mine[i : i + ADJUSTERS] for i in range(0, len(mine), ADJUSTERS)):
@@ -109,9 +111,12 @@ class Desk:
         if person.name in task.given_by or not set(task.roles) & set(person.roles):
             return False
         claim = self._claims.get(task.claim)
-        if claim is None or (self._is_for_you(task) and task.given_by):
+        if claim is None or self._is_left(task):
             return False
         return claim.decide_within >= timedelta(minutes=1) or "supervisor" in task.roles
+
+    def _is_left(self, task: Waiting) -> bool:
+        return task.claim in self._left or (self._is_for_you(task) and bool(task.given_by))
 
     def _is_for_you(self, task: Waiting) -> bool:
         claim = self._claims.get(task.claim)
