@@ -36,8 +36,8 @@ class World(Protocol):
     patience: timedelta
     """The adjusters' time in stories about people who do not decide."""
 
-    async def photo(self, looks: Looks) -> str:
-        """Store a new photo, and return its digest."""
+    async def photo(self, looks: Looks, claim_id: str) -> str:
+        """Store a new photo for a claim, and return its digest."""
 
     async def claimant(self, claimant: Claimant) -> str:
         """Keep a claimant, and return the reference."""
@@ -194,7 +194,9 @@ async def seen_before(world: World, claim_id: str) -> str:
 async def old_photo(world: World, claim_id: str) -> str:
     await world.file(await _a_claim(world, claim_id, "old"))
     await world.reaches(claim_id, "asked")
-    await world.send(f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean"),)))
+    await world.send(
+        f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean", claim_id),))
+    )
     await _decide(world, claim_id, ADA, "approve")
     return await _is_paid(world, claim_id, 1_140)
 
@@ -231,7 +233,9 @@ async def asked_for_more(world: World, claim_id: str) -> str:
     await world.file(replace(await _a_claim(world, claim_id, "whole"), decide_within=world.patience))
     await _decide(world, claim_id, ADA, "ask for more")
     await world.wait(world.patience)
-    await world.send(f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean"),)))
+    await world.send(
+        f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean", claim_id),))
+    )
     await world.task(claim_id, "Decision", "adjuster")
     await _decide(world, claim_id, ADA, "approve")
     return await _is_paid(world, claim_id, 1_140)
@@ -361,7 +365,7 @@ async def _a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim
         vehicle=Vehicle("Audi", "A8", 2023),
         channel="app",
         person=await world.claimant(CLAIMANT),
-        photos=(await world.photo(looks),),
+        photos=(await world.photo(looks, claim_id),),
     )
 
 

@@ -34,7 +34,7 @@ class VirtualWorld:
         self._photos = count()
         self._people = People(home / PEOPLE, key_in(home / PEOPLE_KEY))
 
-    async def photo(self, looks: Looks) -> str:
+    async def photo(self, looks: Looks, claim_id: str) -> str:
         return f"{looks}-{next(self._photos)}"
 
     async def claimant(self, claimant: Claimant) -> str:

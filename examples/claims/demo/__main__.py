@@ -224,7 +224,7 @@ class Demo:
             )
 
 
-async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: bool) -> int:
+async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: bool, stories: bool) -> int:
     """Start everything, run the demo, and keep the server running; returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
@@ -255,17 +255,17 @@ async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: b
             f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time. "
             f"Everything runs after {time.monotonic() - began:.1f} s.\n"
         )
-        return await _play(demo, room, once=once)
+        return await _play(demo, room, once=once, stories=stories)
 
 
-async def _play(demo: Demo, room: Room, *, once: bool) -> int:
+async def _play(demo: Demo, room: Room, *, once: bool, stories: bool) -> int:
     """File and decide; then play every story and end, or leave the rest to the viewer."""
     assert demo.stage is not None
     async with asyncio.TaskGroup() as group:
         keeper = group.create_task(demo.server.keep(demo.revived))
         found = await demo.run()
         came_true = True
-        if once:
+        if once and stories:
             came_true = await demo.tell_stories()
             found = await demo.audit()
         show_addresses(room, demo.your_key)
@@ -345,7 +345,9 @@ def main() -> int:
     code = 1
     try:
         once = os.environ.get("DEMO_ONCE") == "1"
-        code = asyncio.run(demonstrate(claims, options.port, options.kills, once=once))
+        code = asyncio.run(
+            demonstrate(claims, options.port, options.kills, once=once, stories=options.stories)
+        )
     except* ServerFailed as failed:
         console.print(f"[red]The server has ended.[/] Its last lines:\n{failed.exceptions[0]}")
     except* (KeyboardInterrupt, asyncio.CancelledError):
@@ -366,6 +368,9 @@ def _options() -> argparse.Namespace:
         help="of the server; otherwise the first free one from 7071 on",
     )
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill the server while claims run")
+    parser.add_argument(
+        "--stories", action=argparse.BooleanOptionalAction, default=True, help="play them, with DEMO_ONCE=1"
+    )
     return parser.parse_args()
 
 

@@ -1,32 +1,54 @@
-"""The photos of the stories: drawings, stored as an upload would be."""
+"""The photos of the stories: drawings, stored as an upload would be.
+
+No assessment is always right: it overlooks one damage in twenty. A story is about what follows from a photo, so its
+customer takes another one until the assessment sees what the story says.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
 
 from PIL import ImageOps
 
 from examples.claims.connections import photo_folder
+from examples.claims.rules import VISIBLE
 from examples.claims.scenarios import TODAY, Looks
-from examples.claims.services.photos.drawing import draw, jpeg_of
+from examples.claims.services.photos.drawing import Drawing, draw, jpeg_of
 from examples.claims.services.photos.store import PhotoStore
 
 NOON = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
 SEVEN_MONTHS = timedelta(days=210)
-Assess = Callable[[str, str], Awaitable[None]]
+TRIES = 30
+Finding = dict[str, Any]
+Assess = Callable[[str, str], Awaitable[Finding]]
+
+SEEN: dict[Looks, Callable[[Finding], bool]] = {
+    "clean": lambda found: not found["problem"] and found["damage"]["share"] >= VISIBLE,
+    "whole": lambda found: not found["problem"] and found["damage"]["share"] < VISIBLE,
+    "old": lambda found: "before the accident" in found["problem"],
+    "seen": lambda found: found["seen_before"] is not None,
+}
 
 
-async def stored(looks: Looks, seed: int, assess: Assess) -> str:
-    """Draw a photo that looks so, and store it; returns its digest. `assess` makes an earlier claim known."""
-    drawing = await asyncio.to_thread(draw, seed, looks != "whole", 1)
+async def stored(looks: Looks, seeds: Iterator[int], claim_id: str, assess: Assess) -> str:
+    """Draw photos until one looks so to the assessment, and store it; returns its digest."""
     store = PhotoStore(photo_folder())
-    if looks == "old":
-        return await store.add(_bytes(drawing.jpeg(NOON - SEVEN_MONTHS)))
-    digest = await store.add(_bytes(drawing.jpeg(NOON)))
-    if looks != "seen":
-        return digest
-    await assess(f"VI-{seed % 10**7:07d}", digest)
-    return await store.add(_bytes(jpeg_of(ImageOps.mirror(drawing.picture), NOON, 75)))
+    for seed in islice(seeds, TRIES):
+        drawing = await asyncio.to_thread(draw, seed, looks != "whole", 1)
+        if looks == "seen":
+            await assess(f"VI-{seed % 10**7:07d}", await store.add(_bytes(drawing.jpeg(NOON))))
+        digest = await store.add(_bytes(_photo(drawing, looks)))
+        if SEEN[looks](await assess(claim_id, digest)):
+            return digest
+    raise LookupError(f"none of {TRIES} photos looks {looks} to the assessment")
+
+
+def _photo(drawing: Drawing, looks: Looks) -> bytes:
+    if looks == "seen":
+        return jpeg_of(ImageOps.mirror(drawing.picture), NOON, quality=75)
+    return drawing.jpeg(NOON - SEVEN_MONTHS if looks == "old" else NOON)
 
 
 async def _bytes(content: bytes) -> AsyncIterator[bytes]:

@@ -41,12 +41,12 @@ class StageWorld:
     _broken: asyncio.Lock = field(default_factory=asyncio.Lock)
     _numbers: Any = field(default_factory=lambda: count(time.time_ns() % 10**9))
 
-    async def photo(self, looks: Looks) -> str:
+    async def photo(self, looks: Looks, claim_id: str) -> str:
         if "photos" not in self.urls:
             return f"{looks}-{next(self._numbers)}"
         from examples.claims.demo import pictures
 
-        return await pictures.stored(looks, next(self._numbers), self._assess)
+        return await pictures.stored(looks, self._numbers, claim_id, self._assess)
 
     async def claimant(self, claimant: Claimant) -> str:
         return self.people.add(claimant)
@@ -93,8 +93,12 @@ class StageWorld:
     async def attempts(self, claim_id: str, at_least: int) -> None:
         async def tried() -> bool:
             status = await until_answered(partial(self.client.get_status, f"{claim_id}.payment"))
-            waiting = status.waiting if status is not None else None
-            return waiting is not None and any(retry.attempt > at_least for retry in waiting.retries)
+            if status is None or status.waiting is None:
+                return False
+            has_given_way = (
+                status.custom_status is not None
+            )  # after the attempts in a row it waits at the gate
+            return has_given_way or any(retry.attempt > at_least for retry in status.waiting.retries)
 
         await self._until(f"the payment is not tried {at_least} times", tried)
 
@@ -167,9 +171,11 @@ class StageWorld:
         await self._until(f"no task for {role or 'anyone'}", is_open)
         return found[0]
 
-    async def _assess(self, claim_id: str, digest: str) -> None:
+    async def _assess(self, claim_id: str, digest: str) -> dict[str, Any]:
         body = {"claim_id": claim_id, "happened": TODAY.isoformat(), "photos": [digest]}
-        (await self.http.post(f"{self.urls['photos']}/assessments", json=body)).raise_for_status()
+        answer = await self.http.post(f"{self.urls['photos']}/assessments", json=body, timeout=LONG)
+        found: dict[str, Any] = answer.raise_for_status().json()["photos"][0]
+        return found
 
 
 def _trail(status: df.OrchestrationStatus) -> list[Stage]:

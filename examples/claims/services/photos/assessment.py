@@ -10,7 +10,7 @@ from PIL import Image
 
 from examples.claims.services.photos import damage, readable
 from examples.claims.services.photos.damage import Damage
-from examples.claims.services.photos.pictures import pixels_of, small
+from examples.claims.services.photos.pictures import grey_of, pixels_of, small
 from examples.claims.services.photos.register import Register, Sighting
 from examples.claims.services.photos.resemblance import Print
 from examples.claims.services.photos.store import PhotoStore, Refusal
@@ -56,7 +56,7 @@ class Assessor:
 
     def _look(self, claim_id: str, digest: str) -> bytes:
         picture = small(self._store.clean(digest))
-        pixels, grey = pixels_of(picture), pixels_of(picture.convert("L"))
+        pixels, grey = pixels_of(picture), grey_of(picture)
         found, heat = damage.find(pixels)
         _write(damage.picture_of(heat, picture.size), self._store.heat_map(digest))
 

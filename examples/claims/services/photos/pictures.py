@@ -27,3 +27,8 @@ def small_of(picture: Image.Image) -> Image.Image:
 
 def pixels_of(picture: Image.Image) -> Pixels:
     return np.asarray(picture.convert("RGB"))
+
+
+def grey_of(picture: Image.Image) -> Pixels:
+    """How light each pixel is: a plane, whereas `pixels_of` has three."""
+    return np.asarray(picture.convert("L"))
