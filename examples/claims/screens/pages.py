@@ -9,6 +9,7 @@ from datetime import date, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
@@ -46,6 +47,8 @@ def for_staff(handler: Handler) -> Handler:
     @wraps(handler)
     async def guarded(request: Request) -> Response:
         key = room_of(request).staff_key
+        if request.method != "GET" and _is_from_elsewhere(request):
+            return render(request, "closed.html", 403)
         if _same(request.cookies.get(STAFF_COOKIE, ""), key):
             return await handler(request)
         if request.method == "GET" and _same(request.query_params.get("key", ""), key):
@@ -72,6 +75,12 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, sending if scope["type"] == "http" else send)
+
+
+def _is_from_elsewhere(request: Request) -> bool:
+    """Whether a form of another site was sent here: a cookie does not tell apart two ports of one machine."""
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 def _same(given: str, key: str) -> bool:

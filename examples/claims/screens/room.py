@@ -1,6 +1,7 @@
 """What the pages share."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.requests import Request
 
@@ -32,7 +33,7 @@ class Room:
     photos: PhotoStore
     staff_key: str
     addresses: Addresses = field(default_factory=Addresses)
-    stage: object = None
+    stage: Any = None
 
 
 def room_of(request: Request) -> Room:
