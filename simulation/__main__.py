@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 from simulation import campaign
-from simulation.plan_generator import plan_of
-from simulation.runner import run_plan
-from simulation.shared_plans import shared_plan_of
+from simulation.runner import plan_for, run_plan
 from simulation.shrink import Shrinker, tell
 
 
@@ -21,13 +19,16 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, help="run this one, and shrink its schedule if it fails")
     parser.add_argument("--shared", action="store_true", help="worlds in which several workers serve one hub")
+    parser.add_argument(
+        "--log", action="store_true", help="worlds with the hub in a log behind a bad network"
+    )
     parser.add_argument("--verbose", action="store_true", help="with --seed: tell everything that happens")
     parser.add_argument("--lenient", action="store_true", help="do not demand that every case is met")
     parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     parser.add_argument("--json", type=Path, help="write what ran to this file")
     given = parser.parse_args()
     if given.seed is not None:
-        return one(given.seed, shared=given.shared, verbose=given.verbose)
+        return one(given.seed, shared=given.shared, log=given.log, verbose=given.verbose)
     return many(given)
 
 
@@ -35,23 +36,23 @@ def many(given: argparse.Namespace) -> int:
     seeds = range(given.first, given.first + given.seeds)
     progress = campaign.Progress(len(seeds))
     summary = campaign.run(
-        seeds, given.jobs, shared=given.shared, stop_at_first=given.stop, progress=progress
+        seeds, given.jobs, shared=given.shared, log=given.log, stop_at_first=given.stop, progress=progress
     )
     sys.stderr.write("\n")
     print(campaign.table(summary))
     for result in summary.failures[: campaign.SHOWN]:
         code, text = result.problems[0]
         print(f"\nseed {result.seed} [{code}] {text[:600]}")
-        kind = " --shared" if given.shared else ""
+        kind = " --shared" if given.shared else " --log" if given.log else ""
         print(f"again: python -m simulation --seed {result.seed}{kind}   (commit {campaign.git_commit()})")
     if given.json is not None:
         given.json.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
     return 0 if summary.is_good(strict=not given.lenient) else 1
 
 
-def one(seed: int, *, shared: bool, verbose: bool) -> int:
+def one(seed: int, *, shared: bool, log: bool, verbose: bool) -> int:
     """Run one seed; if it fails, find the smallest schedule that fails in the same way."""
-    plan = (shared_plan_of if shared else plan_of)(seed)
+    plan = plan_for(seed, shared=shared, log=log)
     result = run_plan(plan, verbose=verbose)
     if not result.problems:
         print(f"seed {seed}: all is well, {result.commits} commits, trace {result.trace}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.runner import Result, run_seed
-from simulation.sometimes import CASES, SHARED_CASES, missed
+from simulation.sometimes import CASES, LOG_CASES, SHARED_CASES, missed
 
 CHUNK = 25
 SHOWN = 5  # failures of which the text is kept
@@ -25,6 +25,7 @@ class Summary:
     """The summary of a campaign."""
 
     shared: bool = False  # worlds of several workers
+    log: bool = False  # worlds with the hub in a log
     seeds: int = 0
     steps: int = 0
     commits: int = 0
@@ -49,7 +50,9 @@ class Summary:
     @property
     def cases(self) -> tuple[str, ...]:
         """The cases that must occur in such worlds."""
-        return SHARED_CASES if self.shared else CASES
+        if self.shared:
+            return SHARED_CASES
+        return (*CASES, *LOG_CASES) if self.log else CASES
 
     def missed(self) -> list[str]:
         return missed(self.met, self.cases)
@@ -88,13 +91,14 @@ def run(
     jobs: int,
     *,
     shared: bool = False,
+    log: bool = False,
     stop_at_first: bool = False,
     progress: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
     """Run all seeds; `progress` hears of every chunk."""
-    summary = Summary(shared)
+    summary = Summary(shared, log)
     began = time.monotonic()
-    for results in _results(seeds, jobs, shared):
+    for results in _results(seeds, jobs, shared, log):
         for result in results:
             summary.add(result)
         summary.seconds = time.monotonic() - began
@@ -104,13 +108,13 @@ def run(
     return summary
 
 
-def _results(seeds: range, jobs: int, shared: bool) -> Iterator[list[Result]]:
+def _results(seeds: range, jobs: int, shared: bool, log: bool) -> Iterator[list[Result]]:
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     if jobs == 1:
-        yield from (run_chunk(chunk, shared) for chunk in chunks)
+        yield from (run_chunk(chunk, shared, log) for chunk in chunks)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(run_chunk, chunk, shared) for chunk in chunks}
+        waiting = {pool.submit(run_chunk, chunk, shared, log) for chunk in chunks}
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -119,8 +123,8 @@ def _results(seeds: range, jobs: int, shared: bool) -> Iterator[list[Result]]:
                 future.cancel()
 
 
-def run_chunk(seeds: Iterable[int], shared: bool = False) -> list[Result]:
-    return [run_seed(seed, shared=shared) for seed in seeds]
+def run_chunk(seeds: Iterable[int], shared: bool = False, log: bool = False) -> list[Result]:
+    return [run_seed(seed, shared=shared, log=log) for seed in seeds]
 
 
 class Progress:

@@ -49,7 +49,7 @@ class Fault:
 class Knobs:
     """The bounds of the engine, and the manners of the world."""
 
-    store: str = "memory"  # memory | sqlite | shared
+    store: str = "memory"  # memory | sqlite | log | shared
     episodes: int = 1_000
     feeds: int = 100
     row_bytes: int = 4 * 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulation.checks import FinalChecks
 from simulation.plan import Plan
@@ -55,5 +55,13 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Result:
     return result
 
 
-def run_seed(seed: int, *, shared: bool = False, verbose: bool = False) -> Result:
-    return run_plan((shared_plan_of if shared else plan_of)(seed), verbose=verbose)
+def run_seed(seed: int, *, shared: bool = False, log: bool = False, verbose: bool = False) -> Result:
+    return run_plan(plan_for(seed, shared=shared, log=log), verbose=verbose)
+
+
+def plan_for(seed: int, *, shared: bool = False, log: bool = False) -> Plan:
+    """The plan of a seed: for several workers, with the hub in a log, or as it is."""
+    if shared:
+        return shared_plan_of(seed)
+    plan = plan_of(seed)
+    return replace(plan, knobs=replace(plan.knobs, store="log")) if log else plan

@@ -131,6 +131,15 @@ SHARED = (
 )
 SHARED_CASES = (*CASES, *SHARED)
 
+LOG_CASES = (
+    "a record without an answer was in the log",
+    "a record without an answer was not in the log",
+    "a rival took the log in the middle of a commit",
+    "an engine waited for the end of its rival",
+    "a replica was lost",
+    "a machine rebooted",
+)
+
 
 class Sometimes:
     """Counts, per case, in this run."""
@@ -143,7 +152,7 @@ class Sometimes:
         self.counts[case] += 1
 
 
-_KNOWN = frozenset(SHARED_CASES)
+_KNOWN = frozenset((*SHARED_CASES, *LOG_CASES))
 
 
 def missed(seeds_by_case: Counter[str], cases: Sequence[str] = CASES) -> list[str]:

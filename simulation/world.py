@@ -21,6 +21,7 @@ from simulation.exported import Exported
 from simulation.failing_store import FailingStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
+from simulation.log import LogBackend, LogSession
 from simulation.operator import Operator
 from simulation.plan import Client, Plan
 from simulation.randomness import SeededRandomness
@@ -73,6 +74,11 @@ class World:
                 [ClusterWorker(self, number, self.database) for number in range(knobs.workers + knobs.doors)],
             )
         clock = WorldClock(knobs.drift, knobs.creeping)
+        if knobs.store == "log":
+            chance = self.chance.of("log")
+            log = LogBackend(clock, self.injector, chance, self.met)
+            session = LogSession(log, self.injector, self.ledger, self.met, self._committing, chance)
+            return clock, log, [SimulatedWorker(self, clock, session, log)]
         backend = backend_of(knobs.store)
         store = FailingStore(backend.store, self.injector, self.ledger, self.met, self._committing)
         return clock, backend, [SimulatedWorker(self, clock, store, backend)]

@@ -1,9 +1,9 @@
 """Tests of the tests: apply each patch to a copy of the sources, and see who notices.
 
-`python -m simulation.planted` runs the quick budget of the simulator on each (worlds of several workers for those
-that say so), stopping at the first red, which may be that it does not come to an end; what stays green there is given
-to the tests that the patch names. A patch that nobody notices fails the run, and so does one that no longer applies.
-The table goes to stdout and, with --json, to a file.
+`python -m simulation.planted` runs the quick budget of the simulator on each (worlds of several workers, or with the
+hub in a log, for those that say so), stopping at the first red, which may be that it does not come to an end; what
+stays green there is given to the tests that the patch names. A patch that nobody notices fails the run, and so does
+one that no longer applies. The table goes to stdout and, with --json, to a file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pathlib import Path
 
 LONGEST = 240  # seconds; green ones need a quarter of a minute
 HUNG = 124
+
+WORLDS = {"World: shared": ["--shared", "--lenient"], "World: log": ["--log", "--lenient"]}
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -82,7 +84,7 @@ def examine(patch: Path, seeds: int, jobs: int) -> Finding:
         if refusal:
             finding.how = f"the patch no longer applies: {refusal}"
         else:
-            world = ["--shared", "--lenient"] if "World: shared" in lines else []
+            world = next((WORLDS[line] for line in lines if line in WORLDS), [])
             also = [line[6:].split() for line in lines if line.startswith("Also: ")]
             _ask(finding, copy, ["--seeds", str(seeds), "--jobs", str(jobs), *world], also)
     finding.seconds = round(time.monotonic() - began, 1)

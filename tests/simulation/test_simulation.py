@@ -22,6 +22,7 @@ from simulation.plan_generator import plan_of
 from simulation.program import Program, Sub, steps_of
 from simulation.runner import run_plan, run_seed
 from simulation.shrink import Shrinker, tell
+from simulation.sometimes import LOG_CASES
 from simulation.world import World
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,6 +61,27 @@ def test_nothing_is_violated_among_several_workers(shared: campaign.Summary) -> 
 @pytest.mark.xdist_group("simulation-shared")
 def test_every_case_came_up_among_several_workers(shared: campaign.Summary, is_long_run: bool) -> None:
     assert len(shared.missed()) <= (0 if is_long_run else RARE), shared.missed()
+
+
+@pytest.fixture(scope="module")
+def logged(is_long_run: bool) -> campaign.Summary:
+    return campaign.run(range(LONG if is_long_run else QUICK), jobs=2, log=True)
+
+
+@pytest.mark.xdist_group("simulation-log")
+def test_nothing_is_violated_with_the_hub_in_a_log(logged: campaign.Summary) -> None:
+    told = [f"seed {r.seed} [{r.problems[0][0]}] {r.problems[0][1][:300]}" for r in logged.failures]
+    assert not told, "\n".join([*told, "again: python -m simulation --log --seed N"])
+
+
+@pytest.mark.xdist_group("simulation-log")
+def test_every_case_of_a_log_came_up(logged: campaign.Summary) -> None:
+    assert [case for case in LOG_CASES if not logged.met[case]] == []
+
+
+def test_the_same_seed_is_the_same_run_with_the_hub_in_a_log() -> None:
+    for seed in range(0, 40, 5):
+        assert run_seed(seed, log=True).trace == run_seed(seed, log=True).trace, seed
 
 
 def test_the_same_seed_is_the_same_run_among_several_workers() -> None:

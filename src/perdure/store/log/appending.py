@@ -119,8 +119,10 @@ class Appender:
     def _has(self, at: int, record: bytes) -> bool:
         try:
             found, _ = self.log.read(at)
-        except Trimmed:
-            return False
+        except (
+            Trimmed
+        ):  # the log has gone far beyond it: nothing shows whether an earlier request had succeeded
+            raise StoreError(f"another engine has taken {self.where}, and record {at} was deleted") from None
         return bool(found) and found[0].content == record
 
     def _fenced(self, at: int) -> FenceLost:

@@ -1,7 +1,7 @@
 """A service in memory, with the faults of a network between it and its clients.
 
 One `MemoryService` is what a storage account keeps for one hub; each engine gets a log object from it. A late request
-is delivered after the next ones, so a retry overtakes it.
+is delivered after the next one, or after as many as `lateness` says, so a retry overtakes it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,14 @@ class MemoryService:
         self.requests: dict[str, int] = {}
         self._lock = threading.RLock()
         self._records: dict[int, Record] = {}
+        self.history: dict[int, bytes] = {}  # of all records ever, also those that were trimmed
         self._end, self._tag, self._holder, self._written_at = 0, 0, b"", 0
         self._about: tuple[bytes, int] | None = None
         self._blobs: dict[str, bytes] = {}
-        self._late: list[Callable[[], object]] = []
+        self.lateness: Callable[[], int] = lambda: 1
+        self._late: list[
+            tuple[int, Callable[[], object]]
+        ] = []  # with the number of requests that overtake it
         self._held: dict[str, list[Callable[[], object]]] = {}
 
     def log(self) -> MemoryLog:
@@ -72,9 +76,15 @@ class MemoryService:
     def deliver_late(self) -> None:
         """Deliver the requests that are under way; what they would answer is lost."""
         with self._lock:
-            late, self._late = self._late, []
-            for request in late:
+            self._deliver(every=True)
+
+    def _deliver(self, *, every: bool = False) -> None:
+        late, self._late = self._late, []
+        for left, request in late:
+            if every or left <= 0:
                 _without_answer(request)
+            else:
+                self._late.append((left - 1, request))
 
     def held(self, verb: str) -> list[Callable[[], object]]:
         """The list that gets the requests of this verb, whatever their fate: a test delivers them when it wants."""
@@ -83,29 +93,26 @@ class MemoryService:
     def _request(self, verb: str, request: Callable[[], T]) -> T:
         """Let one changing request meet its fate."""
         with self._lock:
+            self._deliver()
             self.requests[verb] = self.requests.get(verb, 0) + 1
             if verb in self._held:
                 self._held[verb].append(request)
-            fate, overtaken = self.faults(verb), self._late
-            self._late = []
-            try:
-                return self._meet(fate, verb, request)
-            finally:
-                for late in overtaken:
-                    _without_answer(late)
+            fate = self.faults(verb)
+            if fate == "late":
+                self._late.append((max(1, self.lateness()), request))
+            return self._meet(fate, verb, request)
 
     def _ask(self, verb: str, request: Callable[[], T]) -> T:
         """One request that changes nothing: it has an answer, or none."""
         with self._lock:
+            self._deliver()
             self.requests[verb] = self.requests.get(verb, 0) + 1
             if self.faults(verb) not in ("done", "doubled"):
                 raise Unknown(f"{verb}: no answer")
             return request()
 
     def _meet(self, fate: Fate, verb: str, request: Callable[[], T]) -> T:
-        if fate == "late":
-            self._late.append(request)
-        elif fate == "unanswered":
+        if fate == "unanswered":
             _without_answer(request)
         elif fate in ("done", "doubled"):
             try:
@@ -121,6 +128,7 @@ class MemoryService:
             raise Moved
         if record is not None:
             self._records[self._end] = Record(record, self.now())
+            self.history[self._end] = record
             self._end += 1
         if holder is not None:
             self._holder = holder

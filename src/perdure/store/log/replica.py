@@ -132,13 +132,16 @@ class Replica:
             ) from error
 
     def _apply_epoch(self, epoch: Epoch) -> None:
+        """Change what the engine changed when it opened the hub, in the same way."""
         hub_no = self.take_hub()
-        self.execute("delete from encryption where hub_no = ?", (hub_no,))
+        known = self._keys(hub_no)
         for key_id, proof in epoch.keys:
-            self.execute(query("add_encryption_key"), (hub_no, key_id, proof))
-        self.execute("delete from ring where hub_no = ? and resolution = ?", (hub_no, HEAD))
-        for head in epoch.heads:
-            self.execute(query("add_head"), (hub_no, *head))
+            if (key_id, proof) not in known:
+                self.execute(query("add_encryption_key"), (hub_no, key_id, proof))
+        if self._heads(hub_no) != epoch.heads:
+            self.execute("delete from ring where hub_no = ? and resolution = ?", (hub_no, HEAD))
+            for head in epoch.heads:
+                self.execute(query("add_head"), (hub_no, *head))
         self._committer = None  # it remembers the head of the engine before
 
     def advance(self, record: bytes) -> None:
@@ -161,12 +164,15 @@ class Replica:
 
     def epoch(self, hub_no: int, worker: str, host: str) -> Epoch:
         """The epoch of an engine whose changes at opening are in this transaction."""
-        keys = self.execute(query("encryption_proofs"), (hub_no,)).fetchall()
-        rows = self.execute(
-            f"select {', '.join(RingRow._fields)} from ring where hub_no = ? and resolution = ? order by worker",
-            (hub_no, HEAD),
-        ).fetchall()
-        return Epoch(self.hub, worker, host, sorted(keys), list(map(RingRow._make, rows)))
+        return Epoch(self.hub, worker, host, self._keys(hub_no), self._heads(hub_no))
+
+    def _keys(self, hub_no: int) -> list[tuple[str, bytes]]:
+        return sorted(self.execute(query("encryption_proofs"), (hub_no,)).fetchall())
+
+    def _heads(self, hub_no: int) -> list[RingRow]:
+        columns = ", ".join(RingRow._fields)
+        sql = f"select {columns} from ring where hub_no = ? and resolution = ? order by worker"
+        return list(map(RingRow._make, self.execute(sql, (hub_no, HEAD)).fetchall()))
 
     def committer(self) -> Committer:
         """A committer that goes on from here."""
