@@ -25,6 +25,7 @@ from examples.claims.services.photos.pictures import Pixels, pixels_of, small_of
 Grid = NDArray[np.float32]
 
 BLOCK = 8  # pixels
+FEWEST_BLOCKS = 6  # across and down
 VISIBLE = 0.65  # the probability of a photo's worst place, from which on the photo shows damage
 DAMAGED = 0.40  # the probability from which on a block belongs to the damage
 FIRST_SEED, DRAWINGS = 1_000_000, 80  # what the classifier learns from
@@ -58,7 +59,10 @@ def find(picture: Pixels) -> tuple[Damage, Grid]:
 
 
 def heat_of(picture: Pixels) -> Grid:
-    """How probably each block is damaged."""
+    """How probably each block is damaged. On a strip of a few blocks nothing is."""
+    rows, columns = (side // BLOCK for side in picture.shape[:2])
+    if min(rows, columns) < FEWEST_BLOCKS:
+        return np.zeros((max(1, rows), max(1, columns)), np.float32)
     features = features_of(picture)
     height, width, number = features.shape
     probable = classifier().predict_proba(features.reshape(-1, number))[:, 1]

@@ -7,9 +7,10 @@ and bricks, whose edges look like damage.
 
 import io
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -111,28 +112,30 @@ class _Canvas:
     picture: Image.Image
     view: _View
     paint: Colour = (0, 0, 0)
-    body: Image.Image = field(default_factory=lambda: Image.new("L", (1, 1)))
 
-    def mask(self, draw: Callable[[ImageDraw.ImageDraw], None]) -> Image.Image:
+    @property
+    def pen(self) -> ImageDraw.ImageDraw:
+        return ImageDraw.Draw(self.picture)
+
+    @cached_property
+    def body(self) -> Image.Image:
+        """A mask of the car's body."""
         mask = Image.new("L", self.picture.size)
-        draw(ImageDraw.Draw(mask))
+        ImageDraw.Draw(mask).polygon([self.view.place(point) for point in SIDE], fill=255)
         return mask
 
-    def polygon(self, points: Iterable[Point], colour: Colour) -> Image.Image:
-        """Fill a polygon of the car; returns its mask."""
-        placed = [self.view.place(point) for point in points]
-        mask = self.mask(lambda pen: pen.polygon(placed, fill=255))
-        self.picture.paste(colour, mask=mask)
-        return mask
+    def polygon(self, points: Iterable[Point], colour: Colour) -> None:
+        """Fill a polygon of the car."""
+        self.pen.polygon([self.view.place(point) for point in points], fill=colour)
 
     def circle(self, middle: Point, radius: float, colour: Colour) -> None:
         x, y = self.view.place(middle)
         r = radius * self.view.scale
-        ImageDraw.Draw(self.picture).ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        self.pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
     def line(self, points: Iterable[Point], colour: Colour, width: float) -> None:
         placed = [self.view.place(point) for point in points]
-        ImageDraw.Draw(self.picture).line(placed, fill=colour, width=max(1, round(width * self.view.scale)))
+        self.pen.line(placed, fill=colour, width=max(1, round(width * self.view.scale)))
 
 
 # ------------------------------------------------------------------------------------------------ the scene
@@ -171,7 +174,7 @@ def _bricks(pen: ImageDraw.ImageDraw, rng: Generator, width: int, horizon: int) 
 def _car(canvas: _Canvas, rng: Generator) -> None:
     paint = canvas.paint = PAINTS[rng.integers(len(PAINTS))]
     canvas.line(((0.02, 0.79), (0.98, 0.79)), (30, 30, 32), 0.05)  # its shadow
-    canvas.body = canvas.polygon(SIDE, paint)
+    canvas.polygon(SIDE, paint)
     _shine(canvas, rng)
     glass = _any_colour(rng, 40, 110)
     for window in WINDOWS:

@@ -33,7 +33,7 @@ create table if not exists photos (
     unique (claim_id, digest)
 ) strict
 """
-MOST_LOOKS = 24  # crops whose pixels are compared for one photo
+MOST_LOOKS = 8  # photos whose pixels are compared with those of a crop
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,15 @@ class Register:
             self._remember(claim_id, digest, whole, seen.windows)
         return found
 
+    def sighting(self, claim_id: str, digest: str, seen: Print) -> Sighting | None:
+        """An earlier photo of another claim that shows the same. The quick questions come first."""
+        with self._lock:
+            return self._sighting(claim_id, digest, seen)
+
     def close(self) -> None:
         self._connection.close()
 
-    def _remember(self, claim_id: str, digest: str, whole: Hashes, windows: Hashes) -> None:
-        self._claims.append(claim_id)
-        self._digests.append(digest)
-        self._hashes.add(whole)
-        self._windows.add(windows)
-
     def _sighting(self, claim_id: str, digest: str, seen: Print) -> Sighting | None:
-        """The quick questions first."""
         others = np.array([other != claim_id for other in self._claims], bool)
         for number in np.flatnonzero(others):
             if self._digests[number] == digest:
@@ -119,6 +117,12 @@ class Register:
             or self._whole(others, seen.mirrored, seen.thumb[:, ::-1], "mirrored")
             or self._cropped(others, seen)
         )
+
+    def _remember(self, claim_id: str, digest: str, whole: Hashes, windows: Hashes) -> None:
+        self._claims.append(claim_id)
+        self._digests.append(digest)
+        self._hashes.add(whole)
+        self._windows.add(windows)
 
     def _whole(self, others: Chosen, whole: np.uint64, thumb: Thumb, how: How) -> Sighting | None:
         away = resemblance.distances(self._hashes.all[:, 0], whole)
@@ -144,9 +148,12 @@ class Register:
             theirs = resemblance.distances(self._windows.all, whole)
             ours = resemblance.distances(self._hashes.all, windows)
             for is_earlier_the_crop, away in ((False, theirs), (True, ours)):
-                for number, window in np.argwhere((away <= resemblance.ALIKE_CROPPED) & others[:, None]):
+                nearest = away.argmin(axis=1)
+                least = np.take_along_axis(away, nearest[:, None], axis=1)[:, 0]
+                for number in np.flatnonzero((least <= resemblance.ALIKE_CROPPED) & others):
+                    window = nearest[number]
                     yield _Crop(
-                        distance=int(away[number, window]),
+                        distance=int(least[number]),
                         earlier=int(number),
                         window=resemblance.WINDOWS[window],
                         is_mirrored=is_mirrored,

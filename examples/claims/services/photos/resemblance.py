@@ -30,8 +30,9 @@ SIDES = (1.0, 0.85, 0.7, 0.55)  # of a window, as a share of the photo's
 STEP = 0.12  # a hash bears about this much of a shift
 
 ALIKE, ALIKE_CROPPED = 10, 14  # bits that may differ, to be a candidate
-SURE, SURE_CROPPED = 0.90, 0.85  # correlation of the pixels, to be the same
-WORTH_A_LOOK = 0.45  # correlation of a crop and the window as it is, to look for the best fitting part
+SURE, SURE_CROPPED = 0.90, 0.91  # correlation of the pixels, to be the same
+LOOKS = ((2, 0.08, 0.6), (1, 0.03, 0.75), (1, 0.015, 1.0))
+"""How a crop is fitted: on which part of the size, in which steps, and from which correlation on it goes on."""
 COARSE = 8.0  # pixels: larger shapes than these do not count, because many photos have a car in the middle
 
 
@@ -85,32 +86,33 @@ def correlation(one: Thumb, other: Thumb) -> float:
 
 
 def correlation_of_crop(whole: Thumb, crop: Thumb, window: Window) -> float:
-    """How alike a crop and the best fitting part of the whole are, near a window of the whole."""
-    left, top, right, bottom = window
-    width, height = THUMB
-    part = whole[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-    found = correlation(_fine(part), _fine(_resized(crop, part.shape)))
-    if found < WORTH_A_LOOK:
-        return found
-    fine, sides = _fine(whole), (right - left, bottom - top)
-    for step in (0.08, 0.03):
-        tried = (
+    """How alike a crop and the best fitting part of the whole are. The part is about as large as the window."""
+    sides = (window[2] - window[0], window[3] - window[1])
+    found = 0.0
+    for reduction, step, enough in LOOKS:
+        fine = _fine(_reduced(whole, reduction), reduction)
+        sizes = [
             (sides[0] + wider, sides[1] + higher) for wider, higher in product((-step, 0.0, step), repeat=2)
-        )
-        best, sides = max((_best_fit(fine, crop, size), size) for size in tried)
-        found = max(found, best)
+        ]
+        found, sides = max((_best_fit(fine, crop, size, reduction), size) for size in sizes)
+        if found < enough:
+            break
     return found
 
 
-def _best_fit(fine: Thumb, crop: Thumb, sides: tuple[float, float]) -> float:
+def _best_fit(fine: Thumb, crop: Thumb, sides: tuple[float, float], reduction: int) -> float:
     height, width = fine.shape
     shape = (round(height * min(1.0, sides[1])), round(width * min(1.0, sides[0])))
-    return float(match_template(fine, _fine(_resized(crop, shape))).max())
+    return float(match_template(fine, _fine(_resized(crop, shape), reduction)).max())
 
 
-def _fine(thumb: Thumb) -> Thumb:
-    fine: Thumb = thumb - gaussian(thumb, COARSE)
+def _fine(thumb: Thumb, reduction: int) -> Thumb:
+    fine: Thumb = thumb - gaussian(thumb, COARSE / reduction)
     return fine
+
+
+def _reduced(thumb: Thumb, reduction: int) -> Thumb:
+    return _resized(thumb, (thumb.shape[0] // reduction, thumb.shape[1] // reduction))
 
 
 def _resized(thumb: Thumb, shape: tuple[int, ...]) -> Thumb:
