@@ -1,0 +1,63 @@
+"""The services as processes: each starts with `python -m`, says where it is, and survives being killed."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@contextmanager
+def process(name, home, **variables):
+    """A service of its own port; its address is what it prints."""
+    places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    rest = {key: value for key, value in os.environ.items() if not key.startswith("CLAIMS_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", f"examples.claims.services.{name}", "--port", "0", "--home", str(home)],
+        env=rest | {"PYTHONPATH": os.pathsep.join(filter(None, places))} | variables,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            said = running.stdout.readline()
+            assert " http://127.0.0.1:" in said, said
+            yield running, said.split()[-1]
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("name", ["fraud", "photos", "bank", "post"])
+def test_a_service_starts_with_one_command_and_says_where(tmp_path, name):
+    home = tmp_path / "made" / "by it"
+    with process(name, home, CLAIMS_FRAUD_KEY="a-key") as (_, url):
+        answer = httpx2.get(f"{url}/health", trust_env=False, timeout=60)
+        assert answer.json() == {"service": name, "mode": "on"}
+        assert home.stat().st_mode & 0o077 == 0
+
+
+def test_a_bank_that_is_killed_between_payments_has_paid_each_key_once(tmp_path):
+    payments = [
+        ({"claim_id": f"C-{number}", "amount": 1 + number, "account": "DE02"}, f"C-{number}/payment-1")
+        for number in range(40)
+    ]
+    for lives in (15, 30, None):  # killed after so many answers, then started again
+        with (
+            process("bank", tmp_path) as (running, url),
+            httpx2.Client(base_url=url, trust_env=False, timeout=60) as http,
+        ):
+            for body, key in payments[:lives]:
+                assert http.post("/payments", json=body, headers={"Idempotency-Key": key}).status_code in (
+                    200,
+                    201,
+                )
+            if lives:
+                running.kill()
+                continue
+            found = http.get("/counters").json()
+    assert (found["payments"], found["repeats"], found["paid_twice"]) == (40, 45, 0)
+    assert found["amount"] == sum(body["amount"] for body, _ in payments)
