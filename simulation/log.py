@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from simulation.ledger import Ledger
     from simulation.sometimes import Sometimes
 
+    After = Callable[[float, Callable[[], None]], None]
+
 _log = logging.getLogger("perdure.store")
 HUB = "simulated"
 LEASE = 10.0
@@ -49,7 +51,9 @@ PATIENCE = 3  # times that an overtaken engine tries to come back until the riva
 class LogBackend:
     """One service, the engine's machine, and that of its rival."""
 
-    def __init__(self, clock: WorldClock, injector: Injector, chance: Random, met: Sometimes) -> None:
+    def __init__(
+        self, clock: WorldClock, injector: Injector, chance: Random, met: Sometimes, after: After
+    ) -> None:
         self._clock, self._injector, self._chance, self._met = clock, injector, chance, met
         self._level = _log.level
         _log.setLevel(logging.ERROR)  # that it waits for a rival is no news here
@@ -65,6 +69,8 @@ class LogBackend:
         self._copy: tuple[LogStore, Copy] | None = None  # a snapshot that is not listed yet
         self.sent: tuple[int, bytes] | None = None  # the record that the engine sent last, and its position
         self.service = MemoryService(now=self._service_time, faults=self._fate)
+        self._after = after
+        self.service.send_late = self._send_late
         self.service.lateness = lambda: chance.choice((1, 1, 2, chance.randint(3, 40)))
         self.store = self._machine()
 
@@ -117,6 +123,13 @@ class LogBackend:
         if now < self._away_until:
             return self._chance.choice(("cut", "cut", "unanswered", "late"))
         return self._chance.choice(FATES[1:]) if self._chance.random() < self._trouble else "done"
+
+    def _send_late(self, request: Callable[[], None]) -> bool:
+        """Half of the late requests arrive at some moment, the others after some requests."""
+        if self._chance.random() < 0.5:
+            self._after(self._chance.uniform(0.1, 20), request)
+            return True
+        return False
 
     # --------------------------------------------------------------------------------------- the rival
 

@@ -76,7 +76,7 @@ class World:
         clock = WorldClock(knobs.drift, knobs.creeping)
         if knobs.store == "log":
             chance = self.chance.of("log")
-            log = LogBackend(clock, self.injector, chance, self.met)
+            log = LogBackend(clock, self.injector, chance, self.met, self.after)
             session = LogSession(log, self.injector, self.ledger, self.met, self._committing, chance)
             return clock, log, [SimulatedWorker(self, clock, session, log)]
         backend = backend_of(knobs.store)

@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-from perdure.model.records import Batch
+from perdure.model.records import Batch, InstanceFilter
 from perdure.store.encryption import Encryption
 from perdure.store.log.appending import Patience
 from perdure.store.log.memory import FATES, Fate, MemoryService
@@ -99,7 +99,7 @@ def contents(path: str) -> dict[str, list[Any]]:
 
 def numbers(store: LogStore) -> list[int]:
     """The instances of the hub."""
-    return sorted(row.instance_no for row in store.rows([f"claim-{no}" for no in range(1, 2_000)]))
+    return sorted(row.instance_no for row in store.query(InstanceFilter(top=100_000)))
 
 
 def rigs(path: Path) -> Iterator[Rig]:

@@ -53,6 +53,9 @@ class MemoryService:
         self._about: tuple[bytes, int] | None = None
         self._blobs: dict[str, bytes] = {}
         self.lateness: Callable[[], int] = lambda: 1
+        self.send_late: Callable[[Callable[[], None]], bool] = lambda request: (
+            False
+        )  # True: it delivers this one
         self._late: list[
             tuple[int, Callable[[], object]]
         ] = []  # with the number of requests that overtake it
@@ -98,7 +101,7 @@ class MemoryService:
             if verb in self._held:
                 self._held[verb].append(request)
             fate = self.faults(verb)
-            if fate == "late":
+            if fate == "late" and not self.send_late(lambda: _without_answer(request)):
                 self._late.append((max(1, self.lateness()), request))
             return self._meet(fate, verb, request)
 
