@@ -1,5 +1,6 @@
 """What the assessment says of photos: sharpness, light, date, earlier claims, damage; and over HTTP."""
 
+import asyncio
 import hashlib
 import io
 from datetime import date, datetime
@@ -141,6 +142,20 @@ async def test_a_repeat_gets_the_same_answer_also_after_a_restart_and_with_later
     assert await ask(("C-1", CAR), ("C-2", CAR)) == [first, second]
 
 
+async def test_requests_at_once_agree_about_which_claim_was_first(home, serving):
+    digest = await PhotoStore(home / "photos").add(_sent(CAR))
+    async with serving(make(home)) as client:
+
+        async def seen(claim_id):
+            body = {"claim_id": claim_id, "happened": DAY.isoformat(), "photos": [digest]}
+            answer = await client.post("/assessments", json=body)
+            return claim_id, str(answer.json()["photos"][0]["seen_before"])
+
+        answers = await asyncio.gather(*(seen(f"C-{number % 4}") for number in range(16)))
+    assert len(set(answers)) == 4
+    assert sum(found == "None" for _, found in set(answers)) == 1
+
+
 async def test_photos_are_shown_without_metadata_and_what_is_not_there_is_said(home, serving):
     store = PhotoStore(home / "photos")
     digest = await store.add(_sent(CAR))
@@ -167,6 +182,29 @@ async def test_photos_are_shown_without_metadata_and_what_is_not_there_is_said(h
             {"claim_id": ""},
         ):
             assert (await client.post("/assessments", json=body | wrong)).status_code == 400
+
+
+async def test_the_photos_of_a_claim_are_erased_and_forgotten_but_not_those_of_others(home, serving):
+    store, other = PhotoStore(home / "photos"), draw(4, fine=1).picture
+    shared, own = await store.add(_sent(CAR)), await store.add(_sent(other))
+    changed = await store.add(_sent(figures.mirrored(other, default_rng(1))))
+    async with serving(make(home)) as client:
+
+        async def seen(claim_id, digest):
+            body = {"claim_id": claim_id, "happened": DAY.isoformat(), "photos": [digest]}
+            [found] = (await client.post("/assessments", json=body)).json()["photos"]
+            return found["seen_before"] and found["seen_before"]["claim_id"]
+
+        for claim_id, digest in (("C-1", shared), ("C-2", shared), ("C-2", own)):
+            await seen(claim_id, digest)
+        assert (await client.delete("/claims/C-2")).json() == {"erased": 1}
+        assert (await client.delete("/claims/C-2")).json() == {"erased": 0}
+        assert shared in store and own not in store
+        assert [await seen("C-3", changed), await seen("C-4", shared), await seen("C-5", changed)] == [
+            None,
+            "C-1",
+            "C-3",
+        ]
 
 
 def test_the_hashes_of_windows_are_those_of_imagehash():

@@ -40,12 +40,11 @@ class Finding:
 
 
 class Assessor:
-    """Looks at photos of the store and registers them. Its method blocks for the processor; threads can share it."""
+    """Looks at photos of the store and registers them. Its methods block; several threads can call them."""
 
     def __init__(self, store: PhotoStore, register: Register) -> None:
         self._store = store
         self._register = register
-        self._lock = threading.Lock()
 
     def look_at(self, claim_id: str, digest: str) -> Finding:
         """What a photo shows. A repeat answers with what was found at first."""
@@ -53,6 +52,13 @@ class Assessor:
         if known is None:
             known = self._look(claim_id, digest)
         return msgspec.json.decode(known, type=Finding)
+
+    def erase(self, claim_id: str) -> int:
+        """Delete the photos of a claim, and what is known of them; returns how many. Other claims keep theirs."""
+        digests = self._register.erase(claim_id)
+        for digest in digests:
+            self._store.remove(digest)
+        return len(digests)
 
     def _look(self, claim_id: str, digest: str) -> bytes:
         picture = small(self._store.clean(digest))

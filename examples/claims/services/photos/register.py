@@ -65,39 +65,56 @@ class Register:
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
+        self._connection.execute("pragma secure_delete = on")
         self._connection.execute(SCHEMA)
-        self._claims: list[str] = []
-        self._digests: list[str] = []
+        self._load()
+
+    def _load(self) -> None:
+        """Read all hashes into memory: comparing them takes milliseconds there."""
+        self._photos: list[tuple[int, str, str]] = []  # row, claim and digest of each
+        self._same: dict[str, list[int]] = {}  # the photos of a digest
+        self._claims = _Rows(1)  # a number for the claim of each
+        self._numbers: dict[str, int] = {}  # of the claims
         self._hashes = _Rows(1)
         self._windows = _Rows(len(resemblance.WINDOWS))
-        for claim_id, digest, whole, windows in self._connection.execute(
-            "select claim_id, digest, whole, windows from photos order by number"
+        for number, claim_id, digest, whole, windows in self._connection.execute(
+            "select number, claim_id, digest, whole, windows from photos order by number"
         ):
-            self._remember(
-                claim_id, digest, np.frombuffer(whole, np.uint64), np.frombuffer(windows, np.uint64)
-            )
+            hashes = (np.frombuffer(blob, np.uint64) for blob in (whole, windows))
+            self._remember((number, claim_id, digest), *hashes)
 
     def known(self, claim_id: str, digest: str) -> bytes | None:
         """The finding about a photo that was registered earlier."""
         with self._lock:
-            found = self._connection.execute(
-                "select finding from photos where claim_id = ? and digest = ?", (claim_id, digest)
-            ).fetchone()
-        return found[0] if found else None
+            return self._known(claim_id, digest)
 
     def enter(
         self, claim_id: str, digest: str, seen: Print, finding: Callable[[Sighting | None], bytes]
     ) -> bytes:
-        """Look for the photo among those of other claims, and register it with the finding; returns the finding."""
+        """Look for the photo among those of other claims, and register it with the finding; returns the finding.
+
+        Of two that look at the same photo of the same claim at once, the second gets the first one's finding.
+        """
         with self._lock:
+            if known := self._known(claim_id, digest):
+                return known
             found = finding(self._sighting(claim_id, digest, seen))
             whole = np.array([seen.whole])
-            self._connection.execute(
+            inserted = self._connection.execute(
                 "insert into photos (claim_id, digest, whole, windows, thumb, finding) values (?, ?, ?, ?, ?, ?)",
                 (claim_id, digest, whole.tobytes(), seen.windows.tobytes(), _as_bytes(seen.thumb), found),
             )
-            self._remember(claim_id, digest, whole, seen.windows)
+            assert inserted.lastrowid is not None
+            self._remember((inserted.lastrowid, claim_id, digest), whole, seen.windows)
         return found
+
+    def erase(self, claim_id: str) -> list[str]:
+        """Forget the photos of a claim; returns the digests that no other claim has."""
+        with self._lock:
+            digests = [digest for _, owner, digest in self._photos if owner == claim_id]
+            self._connection.execute("delete from photos where claim_id = ?", (claim_id,))
+            self._load()
+            return [digest for digest in digests if digest not in self._same]
 
     def sighting(self, claim_id: str, digest: str, seen: Print) -> Sighting | None:
         """An earlier photo of another claim that shows the same. The quick questions come first."""
@@ -107,20 +124,29 @@ class Register:
     def close(self) -> None:
         self._connection.close()
 
+    def _known(self, claim_id: str, digest: str) -> bytes | None:
+        found = self._connection.execute(
+            "select finding from photos where claim_id = ? and digest = ?", (claim_id, digest)
+        ).fetchone()
+        return found[0] if found else None
+
     def _sighting(self, claim_id: str, digest: str, seen: Print) -> Sighting | None:
-        others = np.array([other != claim_id for other in self._claims], bool)
-        for number in np.flatnonzero(others):
-            if self._digests[number] == digest:
-                return self._seen(int(number), "same", 0)
+        for number in self._same.get(digest, ()):
+            if self._photos[number][1] != claim_id:
+                return self._seen(number, "same", 0)
+        others = self._claims.all[:, 0] != self._numbers.get(claim_id, len(self._numbers))
         return (
             self._whole(others, seen.whole, seen.thumb, "re-encoded")
             or self._whole(others, seen.mirrored, seen.thumb[:, ::-1], "mirrored")
             or self._cropped(others, seen)
         )
 
-    def _remember(self, claim_id: str, digest: str, whole: Hashes, windows: Hashes) -> None:
-        self._claims.append(claim_id)
-        self._digests.append(digest)
+    def _remember(self, photo: tuple[int, str, str], whole: Hashes, windows: Hashes) -> None:
+        _, claim_id, digest = photo
+        self._same.setdefault(digest, []).append(len(self._photos))
+        self._photos.append(photo)
+        number = self._numbers.setdefault(claim_id, len(self._numbers))
+        self._claims.add(np.array([number], np.uint64))
         self._hashes.add(whole)
         self._windows.add(windows)
 
@@ -161,10 +187,13 @@ class Register:
                     )
 
     def _seen(self, number: int, how: How, distance: int) -> Sighting:
-        return Sighting(self._claims[number], self._digests[number], how, distance)
+        _, claim_id, digest = self._photos[number]
+        return Sighting(claim_id, digest, how, distance)
 
     def _thumb(self, number: int) -> Thumb:
-        row = self._connection.execute("select thumb from photos where number = ?", (number + 1,)).fetchone()
+        row = self._connection.execute(
+            "select thumb from photos where number = ?", self._photos[number][:1]
+        ).fetchone()
         width, height = resemblance.THUMB
         return np.frombuffer(row[0], np.uint8).reshape(height, width).astype(np.float32)
 

@@ -57,6 +57,7 @@ class PhotoDesk:
         over = self.switch.over
         return [
             Route("/assessments", over(self.assess), methods=["POST"]),
+            Route("/claims/{claim_id}", over(self.erase), methods=["DELETE"]),
             Route("/photos/{digest}.jpg", over(self.show(self.store.clean))),
             Route("/heat-maps/{digest}.png", over(self.show(self.store.heat_map))),
             *self.switch.routes(),
@@ -76,6 +77,11 @@ class PhotoDesk:
             async with self.at_once:
                 findings.append(await asyncio.to_thread(self.assessor.look_at, asked.claim_id, digest))
         return JSONResponse({"photos": [_shown(finding, asked.happened) for finding in findings]})
+
+    async def erase(self, request: Request) -> Response:
+        """Delete the photos of one claim."""
+        erased = await asyncio.to_thread(self.assessor.erase, request.path_params["claim_id"])
+        return JSONResponse({"erased": erased})
 
     def show(self, path: Callable[[str], Path]) -> Callable[[Request], Any]:
         """An endpoint that sends one file that belongs to a photo."""
