@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from examples.claims.model import Case, Claim, Cover, Photo, Ruling
 
-AT_ONCE = 5_000  # dollars that are paid without a person, if nothing is odd
-TRUSTED = 0.2  # the highest fraud score of such a claim
+AT_ONCE = 7_500  # dollars that are paid without a person, if nothing is odd
+TRUSTED = 0.25  # the highest fraud score of such a claim
 FRAUD_LIMIT = 0.8  # a higher score refuses a claim
 FOUR_EYES = 50_000  # dollars beyond which two people decide
 VISIBLE = 0.005  # the share of a photo that damage covers at least

@@ -80,7 +80,7 @@ def made_up(count: int, seed: int = 7071) -> Iterator[Row]:
 
 
 def _total(rng: random.Random) -> int:
-    return round(rng.uniform(2_500, 9_000) if rng.random() < 0.18 else rng.gauss(60_000, 13_000)) + 2_000
+    return round(rng.uniform(1_000, 9_000) if rng.random() < 0.5 else rng.gauss(60_000, 13_000)) + 2_000
 
 
 def _date(text: str) -> date:

@@ -131,7 +131,7 @@ class Demo:
             )
             body = '{"verdict": "approve", "reason": "All photos match."}'
             _lines(
-                ("decide it", f"{self.server.url}/inbox?token={self.your_key}"),
+                ("decide it", f"{self.server.url}/inbox?role=adjuster&token={self.your_key}"),
                 ("or here", f"PERDURE_KEY={self.your_key} {_perdure()} tasks complete {claim}.review:0 "
                  f"-i '{body}' --url {self.server.url}"),
                 ("or by HTTP", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
@@ -285,7 +285,7 @@ def show_addresses(room: Room, your_key: str) -> None:
     console.print("\n[bold]Screens[/]")
     _lines(
         ("claimant", f"{at.office}/file"),
-        ("adjuster", f"{at.server}/inbox?token={your_key}"),
+        ("adjuster", f"{at.server}/inbox?role=adjuster&token={your_key}"),
         ("manager", f"{at.office}/board?key={room.staff_key}"),
         ("stage", f"{at.office}/stage?key={room.staff_key}"),
     )

@@ -4,6 +4,7 @@
 - `pages`: templates, security headers, who may see the staff's pages.
 - `claimant`: file a claim in three steps, and the page behind the link: status, upload, another account.
 - `standing`: what a claimant reads about a claim, as a function of where it is.
+- `board`, `figures`: the manager's numbers.
 - `stage`: stories, switches and the red button.
 - `office`: all routes together.
 
