@@ -24,7 +24,7 @@ from perdure.model.records import Batch
 from perdure.store.log.appending import Patience
 from perdure.store.log.copying import write_copy
 from perdure.store.log.memory import FATES, Fate, MemoryService
-from perdure.store.log.store import LogStore, Terms
+from perdure.store.log.store import LogStore, Terms, at_once
 from perdure.store.port import Opening
 from perdure.store.sqlite.store import SqliteStore
 from simulation.failing_store import FailingStore
@@ -105,6 +105,7 @@ class LogBackend:
             terms=Terms(worker=machine, lease=LEASE, snapshot_above=SNAPSHOT_ABOVE),
             patience=Patience(LEASE, lambda: self._clock.true / 1e6, self._sleep),
             boot=f"boot-{self._boots}",
+            aside=at_once,
         )
 
     def _sleep(self, seconds: float) -> None:

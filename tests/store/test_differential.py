@@ -1,4 +1,4 @@
-"""Memory, SQLite and PostgreSQL accept, refuse and return the same, whatever is committed.
+"""Memory, SQLite, PostgreSQL and a log accept, refuse and return the same, whatever is committed.
 
 Batches are made of few numbers, ids and names, so that they meet: about half are refused for one reason or
 another. After each one everything that can be asked is asked of both stores.
@@ -29,12 +29,17 @@ from perdure.model.records import (
     SeenRow,
     WaitRow,
 )
+from perdure.store.log.appending import Patience
+from perdure.store.log.copying import write_copy
+from perdure.store.log.memory import MemoryService
+from perdure.store.log.store import LogStore
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Opening, Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import audit, episode, instance, key, update_of
 from perdure.testing.shared_store_suite import HOUR, MOMENT, profile
 from tests.store.conftest import Place
+from tests.store.log.rig import contents, unlucky
 
 NUMBERS = st.integers(1, 4)
 MESSAGES = st.integers(1, 5)
@@ -186,6 +191,20 @@ def same(memory: Store, other: Store, batches: list[Batch]) -> None:
 def test_memory_and_sqlite_accept_refuse_and_return_the_same(batches: list[Batch]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         same(MemoryStore("claims"), SqliteStore(str(Path(directory) / "p.db"), "claims"), batches)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(BATCHES, min_size=1, max_size=8), st.integers(0, 9))
+def test_memory_and_a_log_accept_refuse_and_return_the_same(batches: list[Batch], seed: int) -> None:
+    """Also where a third of the requests to the log goes astray; and a copy from the log has the same rows."""
+    with tempfile.TemporaryDirectory() as directory:
+        service = MemoryService(faults=unlucky(seed))
+        patience = Patience(60.0, lambda: 0.0, lambda _: None)
+        store = LogStore(service, "claims", directory=directory, patience=patience)
+        same(MemoryStore("claims"), store, batches)
+        copy = str(Path(directory) / "copy.db")
+        write_copy(service, "claims", copy, patience=patience)
+        assert contents(store.location) == contents(copy)
 
 
 @settings(

@@ -13,7 +13,7 @@ from perdure.model.records import Batch, InstanceFilter
 from perdure.store.encryption import Encryption
 from perdure.store.log.appending import Patience
 from perdure.store.log.memory import FATES, Fate, MemoryService
-from perdure.store.log.store import LogStore, Terms
+from perdure.store.log.store import LogStore, Terms, at_once
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import instance, message, update_of
 
@@ -46,6 +46,7 @@ class Rig:
             terms=Terms(worker=machine, **terms),
             patience=self.patience(terms.get("lease", 10.0)),
             boot=boot,
+            aside=at_once,
         )
         self.stores.append(store)
         return store

@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +35,7 @@ from perdure.store.sqlite.statements import query
 from perdure.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import Batch
@@ -62,10 +64,29 @@ class Terms(msgspec.Struct, frozen=True):
 _TERMS: Final = Terms()
 
 
+def on_a_thread(work: Callable[[], None]) -> threading.Thread:
+    """Do it beside the upkeep, which renews the lease: a large snapshot takes longer than that."""
+
+    def done() -> None:
+        try:
+            work()
+        except StoreError as error:
+            log.warning("a snapshot could not be made; it is tried again: %s", error)
+
+    thread = threading.Thread(target=done, name="perdure-snapshot", daemon=True)
+    thread.start()
+    return thread
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """Do it here: for tests and simulations."""
+    work()
+
+
 class LogStore(SqliteStore):
     """A hub in a log. `directory` is where replicas are; each hub and each boot of the machine has its own.
 
-    `clock`, `sleep` and `boot` are the machine's, unless a test gives others.
+    `patience` (with its clock), `boot` and `aside` are the machine's, unless a test gives others.
     """
 
     def __init__(
@@ -78,6 +99,7 @@ class LogStore(SqliteStore):
         terms: Terms = _TERMS,
         patience: Patience | None = None,
         boot: str = "",
+        aside: Callable[[Callable[[], None]], threading.Thread | None] = on_a_thread,
     ) -> None:
         self._boot = boot or boot_id()
         folder = os.path.join(directory, service.directory, self._boot)
@@ -94,6 +116,8 @@ class LogStore(SqliteStore):
             terms.lease,
             f"{self._boot}:{self.location}",
         )
+        self._aside = aside
+        self._saving: threading.Thread | None = None
         self._replica: Replica | None = None
         self._incarnation = 0
         self._before: Place = Place()
@@ -162,6 +186,8 @@ class LogStore(SqliteStore):
 
     def close(self) -> None:
         if not self._process.is_another():
+            if self._saving is not None:
+                self._saving.join()
             self._appender.leave()
         super().close()
         self._service.close()
@@ -263,8 +289,8 @@ class LogStore(SqliteStore):
         if self._writer is None:
             return
         self._appender.renew(msgspec.json.encode(self._holder), self._holder.lease / 3)
-        if self._is_time(now):
-            self.save()
+        if self._is_time(now) and (self._saving is None or not self._saving.is_alive()):
+            self._saving = self._aside(self.save)
 
     def _is_time(self, now: int) -> bool:
         listed = self._listed
@@ -339,4 +365,4 @@ class LogStore(SqliteStore):
         self._list(copy, place, alone=alone)
 
 
-__all__ = ["LEASE", "LogStore", "Terms"]
+__all__ = ["LEASE", "LogStore", "Terms", "at_once"]
