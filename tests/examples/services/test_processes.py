@@ -9,17 +9,24 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from examples.claims.services.photos.store import AN_HOUR, PhotoStore
+
 ROOT = Path(__file__).parents[3]
+
+
+def environment(**variables):
+    """This process's, without the settings of a demo that runs beside the tests."""
+    places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    rest = {key: value for key, value in os.environ.items() if not key.startswith("CLAIMS_")}
+    return rest | {"PYTHONPATH": os.pathsep.join(filter(None, places))} | variables
 
 
 @contextmanager
 def process(name, home, **variables):
     """A service of its own port; its address is what it prints."""
-    places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    rest = {key: value for key, value in os.environ.items() if not key.startswith("CLAIMS_")}
     with subprocess.Popen(
         [sys.executable, "-m", f"examples.claims.services.{name}", "--port", "0", "--home", str(home)],
-        env=rest | {"PYTHONPATH": os.pathsep.join(filter(None, places))} | variables,
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         text=True,
     ) as running:
@@ -38,6 +45,31 @@ def test_a_service_starts_with_one_command_and_says_where(tmp_path, name):
         answer = httpx2.get(f"{url}/health", trust_env=False, timeout=60)
         assert answer.json() == {"service": name, "mode": "on"}
         assert home.stat().st_mode & 0o077 == 0
+
+
+def test_a_process_that_is_killed_while_a_photo_comes_has_stored_nothing_of_it(tmp_path):
+    uploading = (
+        "import asyncio, sys, pathlib\n"
+        "from examples.claims.services.photos.drawing import draw\n"
+        "from examples.claims.services.photos.store import PhotoStore\n"
+        "photo = draw(1, fine=1).jpeg()\n"
+        "async def slowly():\n"
+        "    yield photo[:-100]\n"
+        "    print('nearly', flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(PhotoStore(pathlib.Path(sys.argv[1])).add(slowly()))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", uploading, str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stdout.readline() == "nearly\n"
+        finally:
+            running.kill()
+    [left] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left.parent.name == "drafts"
+    os.utime(left, (0, left.stat().st_mtime - 2 * AN_HOUR))
+    assert PhotoStore(tmp_path).sweep() == 1
 
 
 def test_a_bank_that_is_killed_between_payments_has_paid_each_key_once(tmp_path):

@@ -17,6 +17,8 @@ from examples.claims.source import claims_of, made_up, rows_of
 
 GENERATED, SEED = 2_000, 1  # another seed than the claims of the demo
 NOISE = 0.8
+FEWEST = 40  # fraudulent claims, and honest ones, to learn from
+ENDS = {"Y": True, "N": False}
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,13 @@ class Cases:
 
 
 def cases(path: Path | None) -> Cases:
-    """The cases of a CSV file, or generated ones. Raises ValueError if the file has no column `fraud_reported`."""
-    if path is None:
+    """The cases of a CSV file. Generated ones, if there is no file, or too few claims in it whose end is known."""
+    rows = rows_of(path) if path else []
+    known = [row for row in rows if row.get("fraud_reported") in ENDS]
+    fraudulent = [ENDS[row["fraud_reported"]] for row in known]
+    if min(fraudulent.count(True), fraudulent.count(False)) < FEWEST:
         return generated()
-    rows = rows_of(path)
-    if not rows or "fraud_reported" not in rows[0]:
-        raise ValueError(f"{path} lacks the column fraud_reported")
-    claims = [Circumstances.of(claim) for claim in claims_of(rows)]
-    return _named("csv", claims, [row["fraud_reported"] == "Y" for row in rows])
+    return _named("csv", [Circumstances.of(claim) for claim in claims_of(known)], fraudulent)
 
 
 def generated(number: int = GENERATED, seed: int = SEED) -> Cases:
