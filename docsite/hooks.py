@@ -32,6 +32,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "people-in-the-loop.md",
             "entities.md",
             "call-http.md",
+            "webhooks.md",
             "rewind.md",
             "testing.md",
             "organise-an-app.md",

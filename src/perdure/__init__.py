@@ -69,7 +69,7 @@ from perdure.model.instances import (
     RuntimeStatus,
 )
 from perdure.model.retry import RetryOptions, RetryPolicy
-from perdure.outbound import HttpPolicy
+from perdure.outbound import HttpPolicy, Webhook
 from perdure.replay.activity_context import ActivityContext
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.entity import DurableEntityContext, EntityContext
@@ -171,6 +171,7 @@ __all__ = [
     "TaskFailedError",
     "TaskState",
     "TimerTask",
+    "Webhook",
     "WrongEncryptionKey",
     "backup",
     "connect",

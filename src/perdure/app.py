@@ -12,7 +12,7 @@ async with app.running(store="sqlite:///claims.db") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, get_args
@@ -29,7 +29,8 @@ from perdure.engine.upkeep.retention import Retention
 from perdure.errors import RegistrationError, needing
 from perdure.model.access import Identify
 from perdure.model.durations import Seconds
-from perdure.outbound import HttpPolicy, Sender
+from perdure.outbound import HttpPolicy, Sender, Webhook
+from perdure.outbound.webhooks import checked_webhooks
 from perdure.settings import (
     ENGINE,
     PLACE,
@@ -79,6 +80,7 @@ class App(Blueprint):
             request (starlette.requests.Request) to an `Identity`, or to None for a request without a signed-in
             person. It is asked about requests without a key or a signed link. If it raises an exception, the
             request is rejected. `proxy_identity` makes one for a reverse proxy.
+        webhooks: the receivers of signed requests about tasks and instances.
 
     Raises:
         RegistrationError for an invalid name or setting.
@@ -99,6 +101,7 @@ class App(Blueprint):
         links: LinksFor = "caller",
         telemetry: Literal["auto", "off", "on"] | None = None,
         identify: Identify | None = None,
+        webhooks: Collection[Webhook] = (),
     ) -> None:
         if links not in get_args(LinksFor):
             raise RegistrationError(
@@ -116,6 +119,7 @@ class App(Blueprint):
         self.name = name
         self.registry.links = links
         self.registry.identify = identify
+        self.registry.webhooks = checked_webhooks(webhooks)
         chosen = settings or Settings()
         self.settings = replace(
             chosen,

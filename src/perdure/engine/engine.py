@@ -29,6 +29,7 @@ from perdure.engine.client.watching import Bell, Feed
 from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
 from perdure.engine.cluster.coordinator import Sharing
 from perdure.engine.cluster.membership import ClusterSettings, Membership, default_name, quietly_renewed
+from perdure.engine.core.announcing import Announcing
 from perdure.engine.core.audit import NOTE, AuditMemo
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
@@ -192,6 +193,8 @@ class Engine:
             territory=self._territory,
         )
         self._dispatcher.tracing = tracing
+        if registry.webhooks:
+            self._dispatcher.announcing = Announcing(registry.webhooks)
         if tracing is not None:
             self._dispatcher.variables = tracing.variables(self._traced_here)
         self.loop = Loop(

@@ -3,5 +3,6 @@
 from perdure.outbound.functions import with_built_ins
 from perdure.outbound.policy import HttpPolicy
 from perdure.outbound.sending import Sender
+from perdure.outbound.webhooks import Webhook
 
-__all__ = ["HttpPolicy", "Sender", "with_built_ins"]
+__all__ = ["HttpPolicy", "Sender", "Webhook", "with_built_ins"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from perdure.engine.functions.registry import Activity, Orchestrator, Registry
 from perdure.errors import HttpStatusError
 from perdure.model.http_calls import HTTP_ACTIVITY, HTTP_POLLING, HttpRequest, HttpResponse
+from perdure.outbound import webhooks
 from perdure.outbound.polling import polling
 from perdure.outbound.sending import Sender
+from perdure.outbound.webhooks import Webhook
 from perdure.replay.activity_context import ActivityContext
 
 
@@ -20,7 +22,7 @@ async def http_activity(request: HttpRequest, context: ActivityContext, sender: 
 
 
 ACTIVITIES = (Activity(HTTP_ACTIVITY, http_activity),)
-ORCHESTRATORS = (Orchestrator(HTTP_POLLING, polling),)
+ORCHESTRATORS = (Orchestrator(HTTP_POLLING, polling), webhooks.ORCHESTRATOR)
 
 
 def with_built_ins(registry: Registry) -> Registry:
@@ -29,4 +31,5 @@ def with_built_ins(registry: Registry) -> Registry:
     joined.include(registry)
     joined.adopt(registry)
     joined.supplement((*ACTIVITIES, *ORCHESTRATORS))
+    joined.supplement(one.activity for one in registry.webhooks if isinstance(one, Webhook))
     return joined

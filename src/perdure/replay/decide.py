@@ -7,7 +7,7 @@ be closed at any moment and recreated from history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from types import CoroutineType, GeneratorType
@@ -259,6 +259,10 @@ class Execution:
             return None
         context._status_changed = False
         return context._custom_status or b"null"
+
+    def open_waits(self) -> Collection[EventTask[Any]]:
+        """Every open wait, in the order in which the code began them."""
+        return self.context._waits.values()
 
     def take_waits(self) -> tuple[Sequence[EventTask[Any]], Sequence[EventTask[Any]]]:
         """The open waits that were opened since the last call, and those that were closed."""

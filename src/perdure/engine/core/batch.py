@@ -37,6 +37,7 @@ class OpenBatch:
         "absent",
         "accept_only",
         "again",
+        "announcing",
         "aside",
         "backlog",
         "began_at",
@@ -96,6 +97,7 @@ class OpenBatch:
         self.tenure = worker.tenure
         self.placement = worker.placement
         self.tracing = worker.tracing
+        self.announcing = worker.announcing
         self.variables = worker.variables
         self.counters = worker.counters
         self.cache = worker.cache

@@ -220,6 +220,8 @@ def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -
         batch.rows.custom_status.append((instance.no, status_set))
     instance.note_custom_status()
     release_locks(batch, instance)
+    if batch.announcing is not None:
+        batch.announcing.left(batch, instance)
     instance.put_away(batch.running)
     close_waits(batch, instance)
     activity_rows.ended(batch, instance)
@@ -320,6 +322,9 @@ def end(batch: OpenBatch, instance: Instance, status: RuntimeStatus) -> None:
     release_locks(batch, instance)
     assert instance.outcome is not None
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
+    if batch.announcing is not None:
+        batch.announcing.left(batch, instance)
+        batch.announcing.ended(batch, instance, status)
     instance.put_away(batch.running)
     close_waits(batch, instance)
     activity_rows.ended(batch, instance)

@@ -47,6 +47,8 @@ def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
     instance.reason = reason
     instance.due_at = None
     batch.touch(instance)
+    if batch.announcing is not None:
+        batch.announcing.parked(batch, instance, kind, detail)
     batch.released.parked.append((instance.instance_id, reason, instance.name))
 
 

@@ -67,6 +67,8 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     if execution is not None:
         opened, closed = execution.take_waits()
         if opened or closed:
+            if batch.announcing is not None:
+                batch.announcing.waits(batch, instance, execution, opened, closed)
             _seal_waits(batch, instance, execution, opened, closed)
         due_at = execution.due_at()
         instance.due_at = due_at if due_at is not None and instance.is_running else None

@@ -15,6 +15,7 @@ from perdure.engine.core.row_ids import Numbers
 from perdure.engine.core.tenure import Tenure
 
 if TYPE_CHECKING:
+    from perdure.engine.core.announcing import Announcing
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.partitions import Partitions
     from perdure.engine.core.placement import Placement
@@ -44,6 +45,7 @@ class WorkerState:
         self.territory = territory  # None for an engine that has its hub to itself
         self.placement: Placement | None = None
         self.tracing: Tracing | None = None
+        self.announcing: Announcing | None = None  # None without webhooks
         self.variables: Context | None = None  # the context variables with which code begins; None for none
         # Called now and then in the middle of what takes long, so that others need not wait for its end.
         self.pause: Callable[[], None] = lambda: None

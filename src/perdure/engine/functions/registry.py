@@ -38,6 +38,7 @@ from perdure.errors import EventRefused, FunctionNotFound, PayloadError, Registr
 from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.access import Identify
+from perdure.model.announcements import Subscription
 from perdure.model.durations import Seconds, micros
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.readings import Reading
@@ -254,6 +255,7 @@ class Registry:
         self.panels: dict[str, TaskPanel] = {}  # by event
         self.links: LinksFor = "caller"
         self.identify: Identify | None = None  # the application's own sign-in
+        self.webhooks: Sequence[Subscription] = ()  # who is told of tasks and instances
         self.route_prefix = ROUTE_PREFIX
         self.events: Literal["data", "text"] = "data"
         self.output_of_failure: Callable[[str, Failure], str] = lambda name, failure: str(failure)
@@ -336,6 +338,7 @@ class Registry:
         self.origins, self.replaces_running = other.origins, other.replaces_running
         self.fails_on_nondeterminism = other.fails_on_nondeterminism
         self.identify = other.identify
+        self.webhooks = other.webhooks
 
     def described(self, **more: str) -> str:
         """The registered names and `more`, as JSON for other workers and operators."""
