@@ -274,7 +274,7 @@ class Access:
         await self._look_up(request)
         if self.identify is not None:
             await self._ask_sign_in(request)  # the person may have lost a role
-        self._identify(request, endpoint, address_of(request))
+        request.scope[CALLER] = self._identify(request, endpoint, address_of(request))
 
     def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
         is_local = _is_local(address)

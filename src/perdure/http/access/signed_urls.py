@@ -201,7 +201,8 @@ def _parts(sig: str) -> tuple[bytes, bytes]:
         raw = base64.b64decode(sig.encode("ascii"), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise BadLink("this link is not complete. Copy the whole link") from None
-    if not raw or raw[0] & ~(_ONCE | _OWNED | _PERSONAL) != _VERSION or not _is_whole(raw[:-_MAC]):
+    has_version = len(raw) >= _SHORTEST and raw[0] & ~(_ONCE | _OWNED | _PERSONAL) == _VERSION
+    if not has_version or not _is_whole(raw[:-_MAC]):
         raise BadLink("this link is not complete. Copy the whole link")
     if _text_of(raw) != sig:
         raise BadLink("this link is not complete. Copy the whole link")
