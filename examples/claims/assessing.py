@@ -1,7 +1,7 @@
 """What there is to know of a claim: the fraud score, the photos and the policy, all at the same time."""
 
 import perdure as df
-from examples.claims import judgement, rules
+from examples.claims import album, judgement, rules
 from examples.claims.connections import FRAUD_URL, Office
 from examples.claims.model import Claim, Cover, FraudScore, Opinion, Photo
 from examples.claims.retries import AWAY, UNTIL_DONE
@@ -48,7 +48,11 @@ async def count_points(claim: Claim) -> FraudScore:
 
 @functions.activity(retry=UNTIL_DONE)
 async def look_at_photos(claim: Claim, office: Office) -> tuple[Photo, ...]:
-    return await office.photos.look_at(claim) if claim.photos else ()
+    if not claim.photos:
+        return ()
+    photos = await office.photos.look_at(claim)
+    album.write(claim.claim_id, photos)
+    return photos
 
 
 @functions.activity(retry=UNTIL_DONE)

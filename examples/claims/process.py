@@ -13,6 +13,7 @@ from examples.claims import (
     assessing,
     connections,
     letters,
+    panel,
     paying,
     reconciling,
     review,
@@ -22,7 +23,7 @@ from examples.claims import (
 from examples.claims.model import Case, Claim, Decision, Ending, Outcome, Payment, PaymentOrder, Stage
 
 app = df.App("claims", http=df.HttpPolicy(allow=connections.hosts()))
-for part in (asking, assessing, paying, reconciling, review, telling):
+for part in (asking, assessing, panel, paying, reconciling, review, telling):
     app.register_functions(part.functions)
 
 

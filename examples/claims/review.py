@@ -74,14 +74,15 @@ def facts_of(case: Case, hint: str = "") -> dict[str, object]:
         "claim": claim.claim_id,
         "payable": f"${opinion.cover.payable:,} of ${claim.total:,} claimed, deductible ${claim.deductible:,}",
         "fraud score": f"{opinion.fraud.score:.2f}, confidence {opinion.fraud.confidence:.2f}, {opinion.fraud.model}",
-        "reasons": weighed(opinion.fraud),
-        "odd": list(rules.oddities(case)),
+        "reasons": "; ".join(weighed(opinion.fraud)),
+        "odd": "; ".join(rules.oddities(case)),
         "happened": f"{claim.happened:%d %B %Y}",
         "vehicle": f"{claim.vehicle.make} {claim.vehicle.model} of {claim.vehicle.year}",
         "witnesses": claim.witnesses,
-        "photos": list(claim.photos),
+        "customer": claim.person,
+        "photos": len(claim.photos) or "",
     }
-    return {label: value for label, value in facts.items() if value not in ("", [])}
+    return {label: value for label, value in facts.items() if value != ""}
 
 
 def weighed(fraud: FraudScore) -> list[str]:

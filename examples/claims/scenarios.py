@@ -118,13 +118,13 @@ def scenario(title: str, story: str, expected: str) -> Callable[[Play], Play]:
     "Clean claim", "A dent, a sharp photo, a policy of three years.", "Paid $1,140. No person is asked."
 )
 async def clean(world: World, claim_id: str) -> str:
-    await world.file(await _a_claim(world, claim_id))
+    await world.file(await a_claim(world, claim_id))
     return await _is_paid(world, claim_id, 1_140)
 
 
 @scenario("Lapsed policy", "The cover ended on 1 October.", "Refused, and the reason names the date.")
 async def lapsed(world: World, claim_id: str) -> str:
-    await world.file(replace(await _a_claim(world, claim_id), paid_to=date(2026, 10, 1)))
+    await world.file(replace(await a_claim(world, claim_id), paid_to=date(2026, 10, 1)))
     outcome = await _is_not_paid(world, claim_id, "rejected")
     _check("1 October 2026" in outcome.reason, outcome.reason)
     return "refused"
@@ -132,7 +132,7 @@ async def lapsed(world: World, claim_id: str) -> str:
 
 @scenario("High value", "$54,750, above the limit of one person.", "Two adjusters decide, then it is paid.")
 async def high_value(world: World, claim_id: str) -> str:
-    await world.file(await _a_large_claim(world, claim_id))
+    await world.file(await a_large_claim(world, claim_id))
     await _decide(world, claim_id, ADA, "approve")
     _check(await world.paid(claim_id) == [], "one decision is enough to pay")
     await _decide(world, claim_id, BEN, "approve")
@@ -145,7 +145,7 @@ async def high_value(world: World, claim_id: str) -> str:
     "Both get it back once, then a supervisor decides alone.",
 )
 async def differing(world: World, claim_id: str) -> str:
-    await world.file(await _a_large_claim(world, claim_id))
+    await world.file(await a_large_claim(world, claim_id))
     for _ in range(2):
         await _decide(world, claim_id, ADA, "approve", 54_750)
         await _decide(world, claim_id, BEN, "approve", 52_300)
@@ -182,9 +182,9 @@ async def second_look(world: World, claim_id: str) -> str:
 
 @scenario("Photo seen before", "The photo of another claim.", "An adjuster sees both side by side.")
 async def seen_before(world: World, claim_id: str) -> str:
-    await world.file(await _a_claim(world, claim_id, "seen"))
+    await world.file(await a_claim(world, claim_id, "seen"))
     facts = await world.task(claim_id, "Decision")
-    _check(any("seen before" in odd for odd in facts["odd"]), facts["odd"])
+    _check("seen before" in facts["odd"], facts["odd"])
     await _decide(world, claim_id, ADA, "deny")
     await _is_not_paid(world, claim_id, "denied")
     return "with an adjuster, then denied"
@@ -192,7 +192,7 @@ async def seen_before(world: World, claim_id: str) -> str:
 
 @scenario("Old photo", "Taken seven months before the accident.", "The customer is asked for a new one.")
 async def old_photo(world: World, claim_id: str) -> str:
-    await world.file(await _a_claim(world, claim_id, "old"))
+    await world.file(await a_claim(world, claim_id, "old"))
     await world.reaches(claim_id, "asked")
     await world.send(
         f"{claim_id}.question-1", "Documents-1", Documents((await world.photo("clean", claim_id),))
@@ -205,9 +205,9 @@ async def old_photo(world: World, claim_id: str) -> str:
     "No damage visible", "A photo of a whole, clean car.", "An adjuster decides. It is not paid at once."
 )
 async def no_damage(world: World, claim_id: str) -> str:
-    await world.file(await _a_claim(world, claim_id, "whole"))
+    await world.file(await a_claim(world, claim_id, "whole"))
     facts = await world.task(claim_id, "Decision")
-    _check(any("no damage" in odd for odd in facts["odd"]), facts["odd"])
+    _check("no damage" in facts["odd"], facts["odd"])
     await _decide(world, claim_id, ADA, "deny")
     await _is_not_paid(world, claim_id, "denied")
     return "with an adjuster, then denied"
@@ -217,7 +217,7 @@ async def no_damage(world: World, claim_id: str) -> str:
     "Papers missing", "A theft without a police report.", "Asked, waits, goes on after the report came."
 )
 async def papers_missing(world: World, claim_id: str) -> str:
-    theft = replace(await _a_claim(world, claim_id), kind="Vehicle Theft", police_report=None)
+    theft = replace(await a_claim(world, claim_id), kind="Vehicle Theft", police_report=None)
     await world.file(theft)
     await world.reaches(claim_id, "asked")
     await world.send(f"{claim_id}.question-1", "Documents-1", Documents(police_report=True))
@@ -230,7 +230,7 @@ async def papers_missing(world: World, claim_id: str) -> str:
     "The adjuster's time stands still meanwhile.",
 )
 async def asked_for_more(world: World, claim_id: str) -> str:
-    await world.file(replace(await _a_claim(world, claim_id, "whole"), decide_within=world.patience))
+    await world.file(replace(await a_claim(world, claim_id, "whole"), decide_within=world.patience))
     await _decide(world, claim_id, ADA, "ask for more")
     await world.wait(world.patience)
     await world.send(
@@ -273,7 +273,7 @@ async def undecided(world: World, claim_id: str) -> str:
 async def bank_away(world: World, claim_id: str) -> str:
     await world.fault("bank away", True)
     try:
-        await world.file(await _a_claim(world, claim_id))
+        await world.file(await a_claim(world, claim_id))
         await world.attempts(claim_id, 3)
     finally:
         await world.fault("bank away", False)
@@ -287,7 +287,7 @@ async def bank_away(world: World, claim_id: str) -> str:
 )
 async def bank_refuses(world: World, claim_id: str) -> str:
     person = await world.claimant(CLOSED)
-    await world.file(replace(await _a_claim(world, claim_id), person=person))
+    await world.file(replace(await a_claim(world, claim_id), person=person))
     await world.task(claim_id, "Remedy")
     _check("Your bank refused the payment" in await world.letters(claim_id), "the customer was not told")
     await world.change_account(person, claim_id, CLAIMANT.account)
@@ -299,7 +299,7 @@ async def bank_refuses(world: World, claim_id: str) -> str:
 )
 async def answer_lost(world: World, claim_id: str) -> str:
     person = await world.claimant(SILENT)
-    await world.file(replace(await _a_claim(world, claim_id), person=person))
+    await world.file(replace(await a_claim(world, claim_id), person=person))
     return await _is_paid(world, claim_id, 1_140)
 
 
@@ -310,7 +310,7 @@ async def answer_lost(world: World, claim_id: str) -> str:
 )
 async def telling_fails(world: World, claim_id: str) -> str:
     person = await world.claimant(UNREACHABLE)
-    await world.file(replace(await _a_claim(world, claim_id), person=person))
+    await world.file(replace(await a_claim(world, claim_id), person=person))
     await world.task(claim_id, "Told")
     await world.answer(claim_id, "Told", ADA, Handled("I wrote a letter."))
     return await _is_paid(world, claim_id, 1_140, told=False)
@@ -318,7 +318,7 @@ async def telling_fails(world: World, claim_id: str) -> str:
 
 @scenario("Sent twice", "The same claim, twice at once.", "One claim, one payment.")
 async def sent_twice(world: World, claim_id: str) -> str:
-    claim = await _a_claim(world, claim_id)
+    claim = await a_claim(world, claim_id)
     await world.file(claim)
     await world.file(claim)
     return await _is_paid(world, claim_id, 1_140)
@@ -332,7 +332,7 @@ async def sent_twice(world: World, claim_id: str) -> str:
 async def crash(world: World, claim_id: str) -> str:
     await world.fault("bank away", True)
     try:
-        await world.file(await _a_claim(world, claim_id))
+        await world.file(await a_claim(world, claim_id))
         await world.attempts(claim_id, 2)
         await world.crash()
     finally:
@@ -345,7 +345,7 @@ async def crash(world: World, claim_id: str) -> str:
 REASON = "The photos show another car."
 
 
-async def _a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim:
+async def a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim:
     """A dent of $1,640 that nobody would doubt, from the app."""
     return Claim(
         claim_id=claim_id,
@@ -370,16 +370,16 @@ async def _a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim
 
 
 async def _a_medium_claim(world: World, claim_id: str) -> Claim:
-    return replace(await _a_claim(world, claim_id), vehicle_amount=9_860)
+    return replace(await a_claim(world, claim_id), vehicle_amount=9_860)
 
 
-async def _a_large_claim(world: World, claim_id: str) -> Claim:
-    return replace(await _a_claim(world, claim_id), severity="Total Loss", vehicle_amount=55_110)
+async def a_large_claim(world: World, claim_id: str) -> Claim:
+    return replace(await a_claim(world, claim_id), severity="Total Loss", vehicle_amount=55_110)
 
 
 async def _a_suspicious_claim(world: World, claim_id: str) -> Claim:
     return replace(
-        await _a_claim(world, claim_id),
+        await a_claim(world, claim_id),
         policy_bound=TODAY - timedelta(days=40),
         kind="Single Vehicle Collision",
         severity="Major Damage",

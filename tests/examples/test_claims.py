@@ -266,7 +266,8 @@ async def test_an_answer_to_an_earlier_request_does_not_end_a_later_one(perdure_
                 await env.client.raise_event("claim-1.question-1", "Documents-1", {"photos": ["late"]})
         assert await task_of(env, "Decision") is None
         await env.client.raise_event(f"claim-1.question-{number}", f"Documents-{number}", {"photos": [photo]})
-    assert (await task_of(env, "Decision")).facts["photos"] == ["door", "roof"]
+    assert (await task_of(env, "Decision")).facts["photos"] == 2
+    assert env.calls(look_at_photos)[-1].input["photos"] == ["door", "roof"]
 
 
 async def test_a_request_that_stays_without_an_answer_comes_back_to_the_adjuster(perdure_environment):

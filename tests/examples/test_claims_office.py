@@ -309,3 +309,26 @@ async def test_every_page_has_a_strict_policy_and_no_inline_script_or_style(visi
         assert "unsafe" not in page.headers["content-security-policy"]
         assert page.headers["referrer-policy"] == "no-referrer"
         assert not re.search(r"<style|\sstyle=|<script>|\son[a-z]+=", page.text)
+
+
+# --------------------------------------------------------------------------------------------- the adjuster
+
+
+async def test_the_panel_of_a_decision_shows_photos_by_addresses_that_cannot_be_made_up(visitor):
+    from examples.claims.panel import claim_panel
+
+    await visitor.files([jpeg()], repair="20000")
+    [task] = (await visitor.env.client.list_tasks(event="Decision")).tasks
+    values = await claim_panel(task)
+    [picture] = values["pictures"]
+    assert values["words"] == FIRST["words"]
+    server = httpx2.ASGITransport(application(visitor.env.client))
+    async with httpx2.AsyncClient(transport=server, base_url=SERVER) as http:
+        shown = await http.get(picture.shown)
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
+        for wrong in (
+            picture.shown + "x",
+            picture.shown.replace("plain", "secret"),
+            "/api/pictures/plain/x.y",
+        ):
+            assert (await http.get(wrong)).status_code == 404

@@ -52,6 +52,7 @@ from examples.claims.demo.stage import Run, Stage
 from examples.claims.demo.traffic import FOR_YOU, STAFF, Desk, Staff, file_claims, statuses
 from examples.claims.demo.world import StageWorld, payments_at
 from examples.claims.model import Claim
+from examples.claims.scenarios import Looks, a_claim
 from examples.claims.screens.office import office
 from examples.claims.screens.room import Addresses, Room
 from examples.claims.services.photos.store import PhotoStore
@@ -61,6 +62,7 @@ DATABASE = "claims-demo.db"
 LATE = slice(10, None, 100)  # the adjusters leave these claims, which are the supervisors' after a second
 LEFT = slice(7, None, 20)  # the desk leaves these to you
 UNSEEN = slice(5, None, 25)  # these come from the app without a photo, and their customers are asked for one
+ODD_PHOTOS: tuple[Looks, ...] = ("seen", "whole")
 OFFICE_PORT = 7061
 YOU = df.Person("you@insurer.example", ("adjuster", "supervisor"))
 FOR_TODAY = timedelta(days=1)
@@ -195,6 +197,13 @@ class Demo:
         told = [run.claim_id for run in runs if run.state in ("came true", "did not come true")]
         return await audit(self.client, [*self.claims, *told], self.book)
 
+    async def leave_photos(self) -> None:
+        """File two claims with photos that only a person can judge, and leave them to the viewer."""
+        assert self.stage is not None
+        for looks in ODD_PHOTOS:
+            claim_id = f"VI-{looks}-{int(time.time()) % 10**6}"
+            await self.stage.world.file(await a_claim(self.stage.world, claim_id, looks))
+
     async def tell_stories(self) -> bool:
         """Play every story, and print each with its end; returns whether all came true."""
         assert self.stage is not None
@@ -270,6 +279,7 @@ async def _play(demo: Demo, room: Room, *, once: bool, stories: bool) -> int:
             found = await demo.audit()
         show_addresses(room, demo.your_key)
         if not once:
+            await demo.leave_photos()
             demo.invite(found)
             counting = group.create_task(demo.stage.keep_counting())
             await demo.show_counters()
