@@ -18,8 +18,8 @@ async def test_each_event_is_delivered_once(server: Server) -> None:
     server.answers["/hook"] = answer(200)
     app = df.App(
         "shop",
-        http=df.HttpPolicy(allow=[f"127.0.0.1:{server.port}"], timeout=30),
-        webhooks=[df.Webhook(f"{server.url}/hook", events=["instance.completed"])],
+        http=df.HttpPolicy(allow=[f"127.0.0.1:{server.port}"], secrets={"HOOK": "a text"}, timeout=30),
+        webhooks=[df.Webhook(f"{server.url}/hook", secret=df.Secret("HOOK"), events=["instance.completed"])],
     )
 
     @app.orchestrator
