@@ -1,6 +1,6 @@
 """The services around the claims process, each a process of its own: fraud scoring, photos, bank and post.
 
-README.md has their contracts. `switches` makes one slow, wrong or absent; `serving` starts one.
+README.md has their contracts. `switches` makes one slow, wrong or absent, `serving` starts one, `pages` shows it.
 """
 
 import os

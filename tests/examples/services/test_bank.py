@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from examples.claims.services.bank.service import make
+from examples.claims.services.pages import POLICY
 from examples.claims.services.switches import Setting, Switch
 
 ACCOUNT = "DE02 1203 0000 0000 2020 51"
@@ -131,6 +132,27 @@ async def test_the_book_is_listed_in_pages_by_state_and_by_claim(tmp_path, servi
         assert [entry["key"] for entry in await entries(client, state="refused")] == ["key-3"]
         assert [entry["account"] for entry in await entries(client, claim="C-2")] == [ACCOUNT]
         assert (await client.get("/payments?limit=0")).status_code == 400
+
+
+async def test_the_page_shows_each_row_and_stays_when_the_bank_is_away(tmp_path, serving):
+    async with serving(make(tmp_path)) as client:
+        assert "Nothing was paid yet" in (await client.get("/")).text
+        for _ in range(3):
+            await pay(client, "C-1/payment-1", amount=52_300)
+        await pay(client, "<script>/1", claim_id="<b>", account="closed")
+        Switch("bank", tmp_path).write(Setting("away"))
+        answer = await client.get("/")
+        assert answer.headers["content-security-policy"] == POLICY
+        for said in (
+            "1 payment, each once",
+            "$52,300",
+            "2 repeats",
+            "the account is closed",
+            "switched to away",
+        ):
+            assert said in answer.text, said
+        assert "<b>" not in answer.text and "<script>" not in answer.text
+        assert (await client.get("/static/services.css")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from examples.claims.services.pages import POLICY
 from examples.claims.services.post.letters import parts_of
-from examples.claims.services.post.service import POLICY, make
+from examples.claims.services.post.service import make
 from examples.claims.services.switches import Setting, Switch
 
 LINK = {

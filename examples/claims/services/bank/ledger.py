@@ -29,7 +29,7 @@ create table if not exists payments (
 ) strict;
 create index if not exists payments_by_claim on payments (claim_id); -- for the count of claims paid twice
 """
-COLUMNS = "number, key, claim_id, amount, account, state, refusal, at"
+COLUMNS = "number, key, claim_id, amount, account, state, refusal, at, repeats"
 COUNTERS = """
 select count(*) filter (where state = 'paid') as payments,
     coalesce(sum(amount) filter (where state = 'paid'), 0) as amount,
@@ -65,6 +65,7 @@ class Entry:
     state: State
     refusal: str
     at: str
+    repeats: int
 
     @property
     def payment_id(self) -> str:
@@ -129,6 +130,10 @@ class Ledger:
             "and coalesce(claim_id = ?, true) order by number limit ?",
             after, state, claim_id, limit,
         ))  # fmt: skip
+
+    def newest(self, limit: int) -> list[Entry]:
+        """The last rows, the newest first."""
+        return list(self._read(f"select {COLUMNS} from payments order by number desc limit ?", limit))
 
     def counters(self) -> dict[str, int]:
         """The counts of `GET /counters`."""

@@ -11,13 +11,14 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from examples.claims.services.bank.ledger import Entry, KeyTaken, Ledger, Order
+from examples.claims.services.pages import STATIC, page
 from examples.claims.services.switches import Mode, Switch, problem
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-LARGEST_PAGE = 1_000
+LARGEST_PAGE, ON_A_PAGE = 1_000, 100
 
 REFUSALS = {"closed": "the account is closed", "unknown": "there is no such account"}
 """What the bank says of an account whose text contains the word."""
@@ -58,13 +59,15 @@ class Bank:
     ledger: Ledger
     switch: Switch
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         over = self.switch.over
         return [
             Route("/payments", over(self.pay), methods=["POST"]),
             Route("/payments", over(self.list_payments)),
             Route("/reversals", over(self.reverse), methods=["POST"]),
             Route("/counters", self.count),
+            Route("/", self.show),
+            STATIC,
             *self.switch.routes(),
         ]
 
@@ -103,11 +106,13 @@ class Bank:
     async def list_payments(self, request: Request) -> Response:
         """A page of the book."""
         try:
-            page = msgspec.convert(dict(request.query_params), PageRequest, strict=False)
+            asked = msgspec.convert(dict(request.query_params), PageRequest, strict=False)
         except msgspec.ValidationError as error:
             return problem(400, f"not a page of payments: {error}")
-        entries = await asyncio.to_thread(self.ledger.entries, page.after, page.limit, page.state, page.claim)
-        is_last = len(entries) < page.limit
+        entries = await asyncio.to_thread(
+            self.ledger.entries, asked.after, asked.limit, asked.state, asked.claim
+        )
+        is_last = len(entries) < asked.limit
         return JSONResponse(
             {
                 "payments": [asdict(entry) | {"payment_id": entry.payment_id} for entry in entries],
@@ -117,6 +122,15 @@ class Bank:
 
     async def count(self, request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self.ledger.counters))
+
+    async def show(self, request: Request) -> Response:
+        """The page for people: the counters, and the newest rows of the book."""
+        return page(
+            "bank.html",
+            counters=await asyncio.to_thread(self.ledger.counters),
+            entries=await asyncio.to_thread(self.ledger.newest, ON_A_PAGE),
+            mode=self.switch.read().mode,
+        )
 
 
 def _refusal(order: Order, mode: Mode) -> str:

@@ -33,7 +33,7 @@ create table if not exists photos (
     unique (claim_id, digest)
 ) strict
 """
-MOST_LOOKS = 8  # photos whose pixels are compared with those of a crop
+MOST_LOOKS = 12  # photos whose pixels are compared with those of a crop
 
 
 @dataclass(frozen=True)
@@ -171,17 +171,14 @@ class Register:
         """Alike hashes: of this photo and an earlier one's window, and of an earlier photo and this one's window."""
         looks = ((False, seen.whole, seen.windows), (True, seen.mirrored, seen.mirrored_windows))
         for is_mirrored, whole, windows in looks:
-            theirs = resemblance.distances(self._windows.all, whole)
-            ours = resemblance.distances(self._hashes.all, windows)
-            for is_earlier_the_crop, away in ((False, theirs), (True, ours)):
-                nearest = away.argmin(axis=1)
-                least = np.take_along_axis(away, nearest[:, None], axis=1)[:, 0]
-                for number in np.flatnonzero((least <= resemblance.ALIKE_CROPPED) & others):
-                    window = nearest[number]
+            theirs = resemblance.nearest(self._windows.all, whole)
+            ours = resemblance.nearest(self._hashes.all, windows)
+            for is_earlier_the_crop, (which, away) in ((False, theirs), (True, ours)):
+                for number in np.flatnonzero((away <= resemblance.ALIKE_CROPPED) & others):
                     yield _Crop(
-                        distance=int(least[number]),
+                        distance=int(away[number]),
                         earlier=int(number),
-                        window=resemblance.WINDOWS[window],
+                        window=resemblance.WINDOWS[which[number]],
                         is_mirrored=is_mirrored,
                         is_earlier_the_crop=is_earlier_the_crop,
                     )

@@ -23,6 +23,7 @@ Thumb = NDArray[np.float32]
 Window = tuple[float, float, float, float]  # left, top, right, bottom, as shares
 
 BITS, WAVES, SAMPLES = 64, 8, 32
+ROWS = 512  # compared at once
 THUMB = (128, 96)
 GREY = (160, 120)
 
@@ -31,8 +32,9 @@ STEP = 0.12  # a hash bears about this much of a shift
 
 ALIKE, ALIKE_CROPPED = 10, 14  # bits that may differ, to be a candidate
 SURE, SURE_CROPPED = 0.90, 0.91  # correlation of the pixels, to be the same
+LIKELY = 0.5  # correlation at a quarter of the size, with the window's own size, to try other sizes
 LOOKS = ((2, 0.08, 0.6), (1, 0.03, 0.75), (1, 0.015, 1.0))
-"""How a crop is fitted: on which part of the size, in which steps, and from which correlation on it goes on."""
+"""How a crop is fitted: at which part of the size, in which steps, and from which correlation on it goes on."""
 COARSE = 8.0  # pixels: larger shapes than these do not count, because many photos have a car in the middle
 
 
@@ -78,6 +80,21 @@ def distances(hashes: Hashes, to: np.uint64 | Hashes) -> NDArray[np.uint8]:
     return bits
 
 
+def nearest(hashes: Hashes, to: np.uint64 | Hashes) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+    """For each row, which of its hashes differs least from `to`, and in how many bits.
+
+    With one hash a row and a row of hashes as `to`: which of these. Part by part, so that each part stays in the
+    processor's cache.
+    """
+    which, bits = np.zeros(len(hashes), np.intp), np.zeros(len(hashes), np.uint8)
+    for start in range(0, len(hashes), ROWS):
+        away = distances(hashes[start : start + ROWS], to)
+        least = away.argmin(axis=1)
+        which[start : start + ROWS] = least
+        bits[start : start + ROWS] = np.take_along_axis(away, least[:, None], axis=1)[:, 0]
+    return which, bits
+
+
 def correlation(one: Thumb, other: Thumb) -> float:
     """How alike the pixels of two thumbnails are: 1 for the same picture, whatever its light, about 0 by chance."""
     a, b = one - one.mean(), other - other.mean()
@@ -88,7 +105,9 @@ def correlation(one: Thumb, other: Thumb) -> float:
 def correlation_of_crop(whole: Thumb, crop: Thumb, window: Window) -> float:
     """How alike a crop and the best fitting part of the whole are. The part is about as large as the window."""
     sides = (window[2] - window[0], window[3] - window[1])
-    found = 0.0
+    found = _best_fit(_fine(_reduced(whole, 4), 4), crop, sides, 4)
+    if found < LIKELY:
+        return found
     for reduction, step, enough in LOOKS:
         fine = _fine(_reduced(whole, reduction), reduction)
         sizes = [

@@ -4,38 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
+from examples.claims.services.pages import HEADERS, PAGES, STATIC, page
 from examples.claims.services.post.letters import parts_of
 from examples.claims.services.post.mailbox import Arrived, Kind, Link, Mailbox, Message, Search
 from examples.claims.services.switches import Switch, problem
 
-HERE = Path(__file__).parent
 NOWHERE = "nowhere"  # nothing can be delivered to an address with this word
 ON_A_PAGE, IN_A_LIST = 60, 1_000
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",  # the links in messages are secrets
-    "X-Content-Type-Options": "nosniff",
-}
-PAGES = Environment(
-    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-)
 PAGES.filters["parts"] = parts_of
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -101,7 +85,7 @@ class Post:
             Route("/counters", self.count),
             Route("/", self.page),
             Route("/open/{number:int}/{link:int}", self.follow),
-            Mount("/static", StaticFiles(directory=HERE / "static")),
+            STATIC,
             *self.switch.routes(),
         ]
 
@@ -141,16 +125,13 @@ class Post:
         chosen = chosen or next(iter(found), None)
         of_claim = Search(claim=chosen.message.claim_id, kind="text") if chosen else Search(claim="")
         texts = await asyncio.to_thread(self.mailbox.messages, of_claim, ON_A_PAGE)
-        return HTMLResponse(
-            PAGES.get_template("post.html").render(
-                asked=asked,
-                counters=await asyncio.to_thread(self.mailbox.counters),
-                found=found,
-                chosen=chosen,
-                texts=[text for text in reversed(texts) if text != chosen],
-                now=datetime.now(UTC),
-            ),
-            headers=HEADERS,
+        return page(
+            "post.html",
+            asked=asked,
+            counters=await asyncio.to_thread(self.mailbox.counters),
+            found=found,
+            chosen=chosen,
+            texts=[text for text in reversed(texts) if text != chosen],
         )
 
     async def follow(self, request: Request) -> Response:

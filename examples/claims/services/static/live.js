@@ -1,4 +1,4 @@
-// Keeps the list and the counters up to date. Without it the page is right when it is loaded, and says when that was.
+// Keeps a page up to date: it replaces the parts that are marked with data-fresh. Without it the page is right when it is loaded, and says when that was.
 "use strict";
 
 const EVERY = 3000;
@@ -16,7 +16,7 @@ async function refresh() {
     live.textContent = "live";
   } catch {
     live.classList.add("away");
-    live.textContent = "the post is away, trying again";
+    live.textContent = "the service is away, trying again";
   }
 }
 
