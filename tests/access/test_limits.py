@@ -240,13 +240,13 @@ async def guarded(most: int = 6, share: int = 3, kept: int = 1) -> AsyncIterator
 
 
 async def key_of(host: Any, access: Any, name: str) -> str:
-    made = await host.client.create_key(name, ["read"])
+    made = await host.client.create_key(name, ["read", "decide"])
     access.keys.refresh()
     secret: str = made.secret
     return secret
 
 
-@pytest.mark.parametrize("path", [f"{M}/events", f"{M}/instances/s-1/events"])
+@pytest.mark.parametrize("path", [f"{M}/events", f"{M}/tasks/events", f"{M}/instances/s-1/events"])
 async def test_who_takes_all_streams_takes_none_of_the_others(path: str) -> None:
     async with guarded() as (host, access):
         await host.client.start_new("sleeper", "s-1")

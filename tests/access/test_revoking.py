@@ -187,7 +187,7 @@ def test_links_of_callers_without_a_key_end_with_no_key(door: Door) -> None:
     assert door.http.get(links["statusQueryGetUri"]).status_code == 202
 
 
-@pytest.mark.parametrize("path", [f"{M}/events", f"{M}/instances/s-1/events"])
+@pytest.mark.parametrize("path", [f"{M}/events", f"{M}/tasks/events", f"{M}/instances/s-1/events"])
 async def test_a_stream_ends_with_its_key_although_nothing_happens(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

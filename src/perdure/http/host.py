@@ -41,6 +41,7 @@ from perdure.http.api import (
     management,
     metrics,
     streams,
+    task_streams,
     tasks,
     traces,
     triggers,
@@ -311,6 +312,7 @@ def application(
     api = [
         *managing,
         *routes(entities.ENDPOINTS, MANAGEMENT),
+        *routes(task_streams.ENDPOINTS, MANAGEMENT),
         *routes(tasks.ENDPOINTS, MANAGEMENT),
         *routes(bulk.ENDPOINTS, MANAGEMENT),
         *routes(streams.ENDPOINTS, MANAGEMENT),

@@ -182,7 +182,7 @@ async def _of_instance(client: Client, looks: SharedReads, instance_id: str, see
         found = await sight(gateway, instance_id)
         if found is None:
             return None
-        frame = _frame("status", document_of(found.status, with_input=False), found.cursor)
+        frame = frame_of("status", document_of(found.status, with_input=False), found.cursor)
         return _Drawn(found.instance_no, found.cursor, found.status, frame)
 
     watched = sightings(
@@ -221,7 +221,7 @@ async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
         cursor,
         {one.instance_id: one.last_updated_time for one in page.instances},
         {
-            one.instance_id: _frame("instance", document_of(one, with_input=False), cursor)
+            one.instance_id: frame_of("instance", document_of(one, with_input=False), cursor)
             for one in page.instances
         },
     )
@@ -237,7 +237,7 @@ async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: st
             if known is None and shown.cursor == seen:
                 known = shown.moved
             if known is None or shown.moved.keys() != known.keys():
-                yield _frame("list", {"instanceIds": list(shown.moved)}, shown.cursor)
+                yield frame_of("list", {"instanceIds": list(shown.moved)}, shown.cursor)
             for instance_id, moved in shown.moved.items():
                 if known is None or known.get(instance_id) != moved:
                     yield shown.frames[instance_id]
@@ -252,7 +252,7 @@ def list_cursor(instances: list[OrchestrationStatus]) -> str:
     return sha256(msgspec.json.encode(said)).hexdigest()[:24]
 
 
-def _frame(event: str, data: Any, cursor: str) -> bytes:
+def frame_of(event: str, data: Any, cursor: str) -> bytes:
     return ServerSentEvent(msgspec.json.encode(data).decode(), event=event, id=cursor, sep="\n").encode()
 
 
@@ -264,7 +264,7 @@ class Frame(TypedDict):
     data: str
 
 
-_STREAM = Answer(200, Frame, "A stream of server-sent events.", media=MEDIA)
+STREAM = Answer(200, Frame, "A stream of server-sent events.", media=MEDIA)
 ENDPOINTS = (
     endpoint(
         "/instances/{id}/events",
@@ -274,11 +274,22 @@ ENDPOINTS = (
         Contract(
             (LAST,),
             None,
-            (_STREAM, Answer(204, None, "The instance has finished, and the reader has its last state.")),
+            (STREAM, Answer(204, None, "The instance has finished, and the reader has its last state.")),
         ),
     ),
-    endpoint("/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, LAST), None, (_STREAM,))),
+    endpoint("/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, LAST), None, (STREAM,))),
 )
 """Below /runtime/webhooks/durabletask."""
 
-__all__ = ["ENDPOINTS", "MEDIA", "list_cursor"]
+__all__ = [
+    "ENDPOINTS",
+    "LAST",
+    "LISTED",
+    "MEDIA",
+    "PACE",
+    "STREAM",
+    "Frames",
+    "Stream",
+    "frame_of",
+    "list_cursor",
+]

@@ -7,6 +7,7 @@ without the scope `read` sees the tasks that they may decide, and no others.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from starlette.responses import Response
@@ -81,9 +82,31 @@ class TaskDocument(TypedDict):
 
 async def list_tasks(request: Request) -> Response:
     """GET tasks: list open tasks, due first. The header x-ms-continuation-token leads to the next page."""
+    page = await client_of(request).list_tasks(
+        **wanted_tasks(request), top=TOP.of(request), continuation=TASKS_CONTINUED.of(request)
+    )
+    headers = {CONTINUATION: page.continuation} if page.continuation else {}
+    return json_response([document_of(task) for task in page.tasks], 200, headers)
+
+
+class WantedTasks(TypedDict):
+    """The filters of a list of tasks, with whose tasks the caller may see."""
+
+    person: str
+    role: str
+    orchestrator: str
+    event: str
+    due_before: datetime | None
+    tags: dict[str, str] | None
+    text: str
+    visible_to: Person | None
+
+
+def wanted_tasks(request: Request) -> WantedTasks:
+    """The tasks that a request asks for."""
     caller = caller_of(request)
     person = caller.person.name if MINE.of(request) and caller.person is not None else PERSON.of(request)
-    page = await client_of(request).list_tasks(
+    return WantedTasks(
         person=person or "",
         role=ROLE.of(request) or "",
         orchestrator=ORCHESTRATOR.of(request) or "",
@@ -91,12 +114,8 @@ async def list_tasks(request: Request) -> Response:
         due_before=DUE_BEFORE.of(request),
         tags=TAGS.of(request),
         text=TITLE.of(request) or "",
-        top=TOP.of(request),
-        continuation=TASKS_CONTINUED.of(request),
         visible_to=visible_to(caller),
     )
-    headers = {CONTINUATION: page.continuation} if page.continuation else {}
-    return json_response([document_of(task) for task in page.tasks], 200, headers)
 
 
 async def get_task(request: Request) -> Response:
@@ -225,6 +244,8 @@ def task_from(document: Mapping[str, Any]) -> OpenTask:
     )
 
 
+TASK_FILTERS = (MINE, PERSON, ROLE, ORCHESTRATOR, EVENT, DUE_BEFORE, TAGS, TITLE)
+"""The parameters of a list of tasks, beside those of its pages."""
 _MOVE = Contract((OPERATION_ID,), None, (ACCEPTED,), (TaskClosed, TaskHeld, TaskRefused, Overloaded))
 
 ENDPOINTS = (
@@ -234,7 +255,7 @@ ENDPOINTS = (
         list_tasks,
         "decide",
         Contract(
-            (MINE, PERSON, ROLE, ORCHESTRATOR, EVENT, DUE_BEFORE, TAGS, TITLE, TOP, TASKS_CONTINUED),
+            (*TASK_FILTERS, TOP, TASKS_CONTINUED),
             None,
             (Answer(200, list[TaskDocument], "One page.", CONTINUED_BY),),
         ),
