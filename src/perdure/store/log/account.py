@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from perdure.errors import StoreUnusable, needing
 
@@ -148,7 +148,8 @@ def _blob_key(name: str, key: bytes) -> Sign:
             if one.startswith("x-ms-")
         ]
         lines.append(f"/{name}{parts.path}")
-        lines += [f"{one.lower()}:{unquote(value)}" for one, value in sorted(parse_qsl(parts.query, keep_blank_values=True))]
+        asked = sorted(parse_qsl(parts.query, keep_blank_values=True))
+        lines += [f"{one.lower()}:{value}" for one, value in asked]
         headers["Authorization"] = f"SharedKey {name}:{_mac(key, chr(10).join(lines))}"
         return ""
 

@@ -140,7 +140,11 @@ class AzureLog:
 
     def _batch(self, operations: list[Any]) -> Answer:
         body = _multipart(self._requests.endpoint, operations)
-        kind = {"Content-Type": "multipart/mixed; boundary=batch_0", **_ACCEPT, "MaxDataServiceVersion": "3.0"}
+        kind = {
+            "Content-Type": "multipart/mixed; boundary=batch_0",
+            **_ACCEPT,
+            "MaxDataServiceVersion": "3.0",
+        }
         answer = self._requests.ask("POST", "$batch", body, kind)
         if answer.status == 202 and _inner(answer) in (408, 429, 500, 503):
             raise Unknown(_reason(answer))
