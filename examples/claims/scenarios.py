@@ -343,6 +343,11 @@ async def crash(world: World, claim_id: str) -> str:
 # --------------------------------------------------------------------------------------------- their claims
 
 REASON = "The photos show another car."
+REASONS: dict[Verdict, str] = {
+    "approve": "The damage fits the report.",
+    "deny": REASON,
+    "ask for more": "a sharper photo of the damage",
+}
 
 
 async def a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim:
@@ -398,7 +403,7 @@ async def _a_suspicious_claim(world: World, claim_id: str) -> Claim:
 async def _decide(
     world: World, claim_id: str, who: df.Person, verdict: Verdict, amount: int | None = None
 ) -> None:
-    ruling = Ruling(verdict=verdict, amount=amount, reason=REASON, note="decided in a story")
+    ruling = Ruling(verdict=verdict, amount=amount, reason=REASONS[verdict], note="decided in a story")
     await world.answer(claim_id, "Decision", who, ruling)
 
 

@@ -332,3 +332,41 @@ async def test_the_panel_of_a_decision_shows_photos_by_addresses_that_cannot_be_
             "/api/pictures/plain/x.y",
         ):
             assert (await http.get(wrong)).status_code == 404
+
+
+# --------------------------------------------------------------------------------------------- the dossier
+
+
+async def test_the_dossier_tells_who_did_what_and_which_line_made_which_event(visitor):
+    link = (await visitor.files([jpeg()], repair="20000")).headers["location"]
+    claim_id = link.split("/")[2]
+    ruling = Ruling(verdict="approve", amount=18_000, reason="It fits.", note="seen by phone")
+    await visitor.env.client.complete_task(f"{claim_id}.review:0", ADA, ruling)
+    await visitor.env.settled()
+    assert (await visitor.http.get(f"/dossier/{claim_id}")).status_code == 403
+    await visitor.http.get(f"/dossier/{claim_id}?key={STAFF}")
+
+    page = (await visitor.http.get(f"/dossier/{claim_id}")).text
+    for words in ("filed the claim", "scored 0.", ADA.name, "“It fits.” Note: seen by phone", "paid $18,000"):
+        assert words in page
+    assert not [text for text in PERSONAL if text in page]
+    document = (await visitor.http.get(f"/dossier/{claim_id}.json")).json()
+    assert document["attempts"] == [document["attempts"][0] | {"key": f"{claim_id}/payment-1"}]
+    made = {line["code"].strip(): line["events"] for line in document["lines"] if line["events"]}
+    assert any("ExecutionStarted" in event for event in made["async def claims_orchestrator(context: "
+               "df.OrchestrationContext, claim: Claim) -> Outcome:"])  # fmt: skip
+    assert sum("pay" in event for events in made.values() for event in events) == 1
+    assert (await visitor.http.get("/dossier/VI-0000009")).status_code == 404
+
+
+async def test_the_board_counts_what_the_claims_say(visitor):
+    for day, photos, changes in ((1, [jpeg()], {"repair": "20000"}), (2, [jpeg()], {}), (3, [], {})):
+        await visitor.files(photos, day=str(day), **changes)
+    await visitor.http.get(f"/board?key={STAFF}")
+    page = (await visitor.http.get("/board")).text
+    tiles = dict(re.findall(r'<dt>([^<]+)</dt><dd class="big">([^<]+)</dd>', page))
+    assert {name: tiles[name] for name in ("Filed", "Paid", "Open", "Paid out", "Without a person")} == {
+        "Filed": "3", "Paid": "1", "Open": "2", "Paid out": "$1,400", "Without a person": "100%",
+    }  # fmt: skip
+    assert "Today: nothing lost, no claims at risk" in page
+    await visitor.env.advance(hours=73)

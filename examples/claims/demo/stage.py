@@ -4,6 +4,8 @@ They belong to the demo's own process. The server that they kill is another one.
 """
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -104,6 +106,27 @@ class Stage:
             except httpx2.HTTPError:
                 found[service] = "away"
         return found
+
+    async def verify(self) -> str:
+        """What `perdure verify` finds in the hub while the server works."""
+        process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "perdure.cli",
+                "verify",
+                "--store",
+                str(self.world.server.store),
+                "--json",
+            ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        output, _ = await process.communicate()
+        if process.returncode != 0:
+            return "perdure verify found damage, or did not run"
+        rows = sum(report["rows"] for report in json.loads(output)["hubs"].values())
+        return f"Verified: {rows:,} rows of the hub, none changed"
 
     async def keep_counting(self) -> None:
         """Count again and again: the numbers that must stay 0."""

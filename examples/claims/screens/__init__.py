@@ -5,6 +5,7 @@
 - `claimant`: file a claim in three steps, and the page behind the link: status, upload, another account.
 - `standing`: what a claimant reads about a claim, as a function of where it is.
 - `board`, `figures`: the manager's numbers.
+- `dossier`: one claim on one page, from its histories.
 - `stage`: stories, switches and the red button.
 - `office`: all routes together.
 

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from examples.claims.screens import board, claimant, stage
+from examples.claims.screens import board, claimant, dossier, stage
 from examples.claims.screens.pages import SecurityHeaders, render
 from examples.claims.screens.room import Room
 
@@ -23,6 +23,7 @@ def office(room: Room) -> Starlette:
         Route("/", first_page),
         *claimant.ROUTES,
         *board.ROUTES,
+        *dossier.ROUTES,
         *stage.ROUTES,
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
