@@ -169,6 +169,9 @@ class App(Blueprint):
         *,
         encryption_keys: Encryption | str | None = None,
         file_access: Literal["narrow", "refuse"] | None = None,
+        replica_dir: str | None = None,
+        standby: bool | None = None,
+        keep_log: float | str | None = None,
         clock: Clock | None = None,
         waiter: InboxWaiter | None = None,
         **overrides: Unpack[EngineOverrides],
@@ -176,25 +179,38 @@ class App(Blueprint):
         """Run the engine for this application's hub during the block. Gives the engine's client.
 
         Parameters:
-            store: `sqlite:///file.db`, `postgresql://user@host/database`, `memory:`, or an open store. Default:
-                `PERDURE_STORE`, or else sqlite:///perdure.db.
+            store: `sqlite:///file.db`, `postgresql://user@host/database`, `azure:`, `memory:`, or an open store.
+                Default: `PERDURE_STORE`, or else sqlite:///perdure.db.
             hub: the name of the hub. Default: `PERDURE_HUB`, or else the application's name.
             encryption_keys: the keys that encrypt payloads at rest. Default: `PERDURE_ENCRYPTION_KEYS`, or else the
                 application's own. An open store has its own keys.
             file_access: "refuse" raises StoreUnusable for a SQLite file that other users can read. "narrow" changes
                 its mode to 0600. Default: `PERDURE_FILE_ACCESS`, or else "narrow".
+            replica_dir: the folder for the replica of a hub in Azure Storage. Default: `PERDURE_REPLICA_DIR`, or else
+                a folder in the user's cache directory.
+            standby: whether to wait for as long as another engine holds the hub in Azure Storage. Default:
+                `PERDURE_STANDBY`, or else false.
+            keep_log: how long a hub in Azure Storage can be restored to any moment, in seconds or as `7d`. Default:
+                `PERDURE_KEEP_LOG`, or else 0.
             overrides: any other setting by name, such as `drain` or `threads`. Each is also an environment variable
                 and a flag of `perdure run`. `perdure settings` lists them all.
 
         Raises:
             StoreInUse, StoreTooNew, StoreUnusable, WrongEncryptionKey, RegistrationError, SettingError.
         """
-        place = choose(PLACE, {"hub": hub, "store": store if isinstance(store, str) else None})
+        given = {"hub": hub, "replica_dir": replica_dir, "standby": standby, "keep_log": keep_log}
+        place = choose(PLACE, {**given, "store": store if isinstance(store, str) else None})
         chosen_hub = place["hub"].value or self.name
         if store is None or isinstance(store, str):
             keys = encryption_given(encryption_keys, self.encryption)
             store = open_store(
-                place["store"].value, chosen_hub, keys, refuse_open_files=refuses_open_files(file_access)
+                place["store"].value,
+                chosen_hub,
+                keys,
+                refuse_open_files=refuses_open_files(file_access),
+                replica_dir=place["replica_dir"].value,
+                standby=place["standby"].value,
+                keep_log=place["keep_log"].value,
             )
         chosen = choose(ENGINE, cast("dict[str, Any]", overrides), coded=coded_in(self.settings))
         settings = engine_settings(self.settings, chosen)

@@ -46,7 +46,7 @@ class PlaceSettings:
 
     store: str = setting(
         "sqlite:///perdure.db",
-        "the store: sqlite:///file.db, postgresql://user@host/database, or memory:",
+        "the store: sqlite:///file.db, postgresql://user@host/database, azure:, or memory:",
         TEXT,
         secret=True,
     )
@@ -61,6 +61,17 @@ class PlaceSettings:
         "narrow",
         "what to do with a SQLite file that other users can read: change its mode to 0600, or refuse to open it",
         one_of("narrow", "refuse"),
+    )
+    replica_dir: str | None = setting(
+        None,
+        "the folder for the replica of a hub in Azure Storage; by default in the user's cache directory",
+        TEXT,
+    )
+    standby: bool = setting(
+        False, "whether to wait for as long as another engine holds the hub in Azure Storage", SWITCH
+    )
+    keep_log: float = setting(
+        0.0, "how long a hub in Azure Storage can be restored to any moment", SECONDS, least=0
     )
 
 
@@ -197,6 +208,9 @@ class HostOverrides(EngineOverrides, ServingOverrides, total=False):
 
     encryption_keys: Encryption | str | None
     file_access: Literal["narrow", "refuse"] | None
+    replica_dir: str | None
+    standby: bool | None
+    keep_log: float | str | None
 
 
 @dataclass(frozen=True)

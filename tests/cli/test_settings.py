@@ -35,7 +35,12 @@ TEXTS = {"store": "memory:", "hub": "claims", "host": "::1", "default_version": 
 TEXTS |= {"public_url": "https://claims.example", "access": "open"}
 TEXTS |= {"azure_events": "data", "azure_links": "status", "azure_queues": "storage"}
 TEXTS |= {"telemetry": "off", "trust_traceparent": "all"}
-TEXTS |= {"worker_name": "worker-7", "role": "api", "file_access": "refuse"}
+TEXTS |= {
+    "worker_name": "worker-7",
+    "role": "api",
+    "file_access": "refuse",
+    "replica_dir": "/var/cache/perdure",
+}
 TEXTS |= {"token": "a-token-that-is-long-enough", "admin_key": "a-key-that-is-long-enough-too"}
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 

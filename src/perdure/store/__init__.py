@@ -16,18 +16,28 @@ if TYPE_CHECKING:
 
 
 def open_store(
-    url: str, hub: str, encryption: Encryption | None = None, *, refuse_open_files: bool = False
+    url: str,
+    hub: str,
+    encryption: Encryption | None = None,
+    *,
+    refuse_open_files: bool = False,
+    replica_dir: str | None = None,
+    standby: bool = False,
+    keep_log: float = 0.0,
 ) -> Store:
-    """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a bare path, or
-    `postgresql://`.
+    """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a bare path,
+    `postgresql://`, or `azure:`.
 
     Parameters:
         encryption: the keys for content on disk; a store in memory needs none.
         refuse_open_files: do not open a SQLite file that other users may read; by default its mode becomes
             0600.
+        replica_dir: of a hub in Azure Storage, the folder of its replica on this machine.
+        standby: of a hub in Azure Storage, wait for as long as another engine holds it.
+        keep_log: of a hub in Azure Storage, how many seconds it can be restored to.
 
     Raises:
-        StoreUnusable: for an unknown scheme.
+        StoreUnusable: for an unknown scheme, and for `azure:` without the setting of an account.
         ExtraMissing: for `postgresql://` without the extra `postgres`.
     """
     if url in ("memory:", "memory://"):
@@ -39,6 +49,12 @@ def open_store(
         from perdure.store.postgres.store import PostgresStore
 
         return PostgresStore(url, hub, encryption)
+    if is_azure(url):
+        from perdure.store.log.opening import open_log_store
+        from perdure.store.log.store import Terms
+
+        terms = Terms(standby=standby, keep_log=keep_log)
+        return open_log_store(url, hub, encryption, directory=replica_dir or "", terms=terms)
     path = sqlite_path(url)
     if path:
         from perdure.store.sqlite.store import SqliteStore
@@ -46,7 +62,7 @@ def open_store(
         return SqliteStore(path, hub, encryption, refuse_open_files=refuse_open_files)
     raise StoreUnusable(
         f"cannot open a store at {mask(url)!r}: use memory:, sqlite:///file.db, a path that ends in .db, "
-        "or postgresql://user@host/database"
+        "postgresql://user@host/database, or azure:"
     )
 
 
@@ -63,6 +79,10 @@ def hubs_of(url: str) -> list[str]:
 
         with closing(PostgresStore(url, "")) as store:
             names = store.hubs()
+    elif is_azure(url):
+        from perdure.store.log.opening import hubs_at
+
+        names = hubs_at(url)
     else:
         from perdure.store.sqlite.connection import open_reader
         from perdure.store.sqlite.invalid_text import reading
@@ -76,6 +96,8 @@ def hubs_of(url: str) -> list[str]:
 def file_of(url: str) -> str:
     """The file of a SQLite store. Raises StoreUnusable for another store, and for a missing file."""
     path = sqlite_path(url)
+    if is_azure(url):
+        raise StoreUnusable(f"{url} is not a file: `perdure copy` copies the hub to one")
     if not path and not url.startswith("memory:"):
         raise StoreUnusable(
             f"{mask(url)!r} is not a store: use sqlite:///file.db, postgresql://... or memory:"
@@ -98,6 +120,10 @@ def reach(url: str) -> None:
         from perdure.store.postgres.address import address_of
 
         connection.reach(address_of(url))
+    if is_azure(url):
+        from perdure.store.log.opening import reach_account
+
+        reach_account(url)
 
 
 def open_overseer(url: str) -> Overseer | None:
@@ -135,8 +161,15 @@ def is_postgres(url: str) -> bool:
     return url.startswith(("postgresql://", "postgres://"))
 
 
+def is_azure(url: str) -> bool:
+    """Whether a URL names a store in Azure Storage."""
+    return url.startswith("azure:")
+
+
 def sqlite_path(url: str) -> str:
     """The path in the URL of a SQLite store, "" for another store."""
+    if is_azure(url):
+        return ""
     if url.startswith("sqlite:///"):
         return url[len("sqlite:///") :]
     return url if "://" not in url and not url.endswith(":") else ""

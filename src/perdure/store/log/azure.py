@@ -25,6 +25,7 @@ from perdure.store.log.requests import Answer, Requests, said
 if TYPE_CHECKING:
     from perdure.store.log.account import Account
 
+_PREFIX: Final = "perdure"
 _HEAD: Final = "~"
 _PIECE: Final = 64 * 1024
 _PIECES: Final = 10  # of a row
@@ -45,9 +46,9 @@ def table_name(hub: str) -> str:
     Any other name is cut to its letters and digits, and gets the beginning of its SHA-256.
     """
     if re.fullmatch(r"[a-z0-9]{1,40}", hub):
-        return f"perdure{hub}"
+        return f"{_PREFIX}{hub}"
     kept = re.sub(r"[^a-z0-9]", "", hub.lower())[:32]
-    return f"perdure{kept}{hashlib.sha256(hub.encode()).hexdigest()[:12]}"
+    return f"{_PREFIX}{kept}{hashlib.sha256(hub.encode()).hexdigest()[:12]}"
 
 
 class AzureService:
@@ -294,6 +295,22 @@ class AzureBlobs:
             raise self._requests.unexpected(answer, f"a request for the container {self._container}")
 
 
+def tables_of(requests: Requests) -> list[str]:
+    """The tables of all hubs in an account."""
+    found: list[str] = []
+    after = ""
+    while True:
+        wanted = quote(f"TableName ge '{_PREFIX}' and TableName lt '{_PREFIX}~'", safe="")
+        answer = requests.ask("GET", f"Tables?$filter={wanted}{after}", b"", _ACCEPT)
+        if answer.status != 200:
+            raise requests.unexpected(answer, "a list of the tables")
+        found += [row["TableName"] for row in msgspec.json.decode(answer.body)["value"]]
+        following = answer.headers.get("x-ms-continuation-nexttablename")
+        if not following:
+            return [name for name in found if name.startswith(_PREFIX)]
+        after = f"&NextTableName={quote(following, safe='')}"
+
+
 # ---------------------------------------------------------------------------------------------------- rows
 
 
@@ -380,4 +397,4 @@ def _reason(answer: Answer) -> str:
     return code[1].decode() if code else said(answer)
 
 
-__all__ = ["AzureService", "table_name"]
+__all__ = ["AzureAbout", "AzureService", "table_name", "tables_of"]

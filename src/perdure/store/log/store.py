@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -23,12 +24,14 @@ import msgspec
 from perdure.errors import StoreError, StoreInUse
 from perdure.store.log.appending import Appender, Holder, Patience, holder_of
 from perdure.store.log.catching_up import CatchUp
+from perdure.store.log.copying import write_copy
 from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed
 from perdure.store.log.records import Kind, MovedTo, in_blob, packed, packed_batch, record_of
 from perdure.store.log.replica import FILE, Place, Replica, boot_id, prepare_folder
 from perdure.store.log.snapshots import BODIES, Shelf, blob_name
 from perdure.store.port import Opening
 from perdure.store.sqlite import encrypting
+from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated, translating
 from perdure.store.sqlite.ring import take_ring
 from perdure.store.sqlite.statements import query
@@ -118,6 +121,7 @@ class LogStore(SqliteStore):
         )
         self._aside = aside
         self._saving: threading.Thread | None = None
+        self._copies: list[tempfile.TemporaryDirectory[str]] = []
         self._replica: Replica | None = None
         self._incarnation = 0
         self._before: Place = Place()
@@ -244,6 +248,26 @@ class LogStore(SqliteStore):
             f"one engine can hold a hub in a log: use that one, or stop it. Without a sign of life for "
             f"{holder.lease:g} seconds another engine may take over"
         )
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def _connection(self) -> apsw.Connection:
+        """For a command that only reads: of a copy of its own, which disturbs no engine."""
+        if self._has_opened or self.server_file is not None:
+            return super()._connection()
+        found: apsw.Connection | None = self._local.__dict__.get("connection")
+        if found is None:
+            self._copies.append(tempfile.TemporaryDirectory(prefix="perdure-"))
+            path = os.path.join(self._copies[-1].name, "copy.db")
+            write_copy(self._service, self.hub, path, patience=self._patience)
+            found = self._local.connection = open_reader(path)
+            self._connections.add(found)
+        return found
+
+    def close_reader(self) -> None:
+        super().close_reader()
+        while self._copies:
+            self._copies.pop().cleanup()
 
     def publish(self, address: str, token: str) -> None:
         super().publish(address, token)
