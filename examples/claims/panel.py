@@ -77,12 +77,20 @@ def _picture(number: int, photo: Photo) -> Picture:
     return Picture(
         number,
         shown=_path("plain", photo.digest),
-        marked=_path("marked", photo.digest),
+        marked=_path("marked", photo.digest) if _has_heat_map(photo.digest) else "",
         shows=shows if photo.damage else "none was found",
         odd=photo.problem,
         seen_in=photo.seen_in,
         earlier=_path("plain", photo.seen_photo) if photo.seen_photo else "",
     )
+
+
+def _has_heat_map(digest: str) -> bool:
+    """Whether the assessment has drawn one: the stand-in does not."""
+    try:
+        return PhotoStore(connections.photo_folder()).heat_map(digest).exists()
+    except ValueError:
+        return False
 
 
 def _path(kind: str, digest: str) -> str:

@@ -39,7 +39,7 @@ async def review(context: df.OrchestrationContext, case: Case) -> Decision:
         rulings: list[Ruling] = answers if isinstance(answers, list) else [answers]
         left = max(NONE_LEFT, left - (context.current_utc_datetime - began))
         hint = _difference(case, rulings)
-        if questions := tuple(ruling.reason for ruling in rulings if ruling.verdict == "ask for more"):
+        if questions := _questions(rulings):
             case, hint = await ask_for(context, case, questions), "The customer was asked for more"
         elif hint:
             differed = min(differed + 1, ROUNDS)
@@ -88,6 +88,11 @@ def facts_of(case: Case, hint: str = "") -> dict[str, object]:
 def weighed(fraud: FraudScore) -> list[str]:
     """The reasons of a score, each with its points."""
     return [f"{reason} ({points:+d})" for reason, points in zip(fraud.reasons, fraud.points, strict=True)]
+
+
+def _questions(rulings: list[Ruling]) -> tuple[str, ...]:
+    """What people want to know of the customer, each question once."""
+    return tuple(dict.fromkeys(ruling.reason for ruling in rulings if ruling.verdict == "ask for more"))
 
 
 def _difference(case: Case, rulings: list[Ruling]) -> str:
