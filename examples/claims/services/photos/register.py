@@ -33,7 +33,7 @@ create table if not exists photos (
     unique (claim_id, digest)
 ) strict
 """
-MOST_LOOKS = 12  # photos whose pixels are compared with those of a crop
+ROUGH_LOOKS, CLOSE_LOOKS = 16, 2  # at earlier photos, for one that may be a crop
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,20 @@ class Register:
         return None
 
     def _cropped(self, others: Chosen, seen: Print) -> Sighting | None:
-        crops = sorted(self._crops(others, seen), key=lambda crop: crop.distance)
-        for crop in crops[:MOST_LOOKS]:
-            earlier = self._thumb(crop.earlier)
-            now = seen.thumb[:, ::-1] if crop.is_mirrored else seen.thumb
-            pair = (now, earlier) if crop.is_earlier_the_crop else (earlier, now)
-            if resemblance.correlation_of_crop(*pair, crop.window) >= resemblance.SURE_CROPPED:
+        """The nearest hashes are compared roughly, and the best of these closely: a close look takes milliseconds."""
+        nearest = sorted(self._crops(others, seen), key=lambda crop: crop.distance)[:ROUGH_LOOKS]
+        rough = [(resemblance.rough_fit(*self._pair(crop, seen), crop.window), crop) for crop in nearest]
+        likely = [(fit, crop) for fit, crop in rough if fit >= resemblance.LIKELY]
+        likely.sort(key=lambda each: -each[0])
+        for _, crop in likely[:CLOSE_LOOKS]:
+            if resemblance.close_fit(*self._pair(crop, seen), crop.window) >= resemblance.SURE_CROPPED:
                 return self._seen(crop.earlier, "cropped", crop.distance)
         return None
+
+    def _pair(self, crop: _Crop, seen: Print) -> tuple[Thumb, Thumb]:
+        """The whole and what may be a crop of it."""
+        earlier, now = self._thumb(crop.earlier), seen.thumb[:, ::-1] if crop.is_mirrored else seen.thumb
+        return (now, earlier) if crop.is_earlier_the_crop else (earlier, now)
 
     def _crops(self, others: Chosen, seen: Print) -> Iterator[_Crop]:
         """Alike hashes: of this photo and an earlier one's window, and of an earlier photo and this one's window."""

@@ -32,7 +32,7 @@ STEP = 0.12  # a hash bears about this much of a shift
 
 ALIKE, ALIKE_CROPPED = 10, 14  # bits that may differ, to be a candidate
 SURE, SURE_CROPPED = 0.90, 0.91  # correlation of the pixels, to be the same
-LIKELY = 0.5  # correlation at a quarter of the size, with the window's own size, to try other sizes
+ROUGHLY, LIKELY = 4, 0.55  # part of the size for a rough fit, and the correlation there to look closely
 LOOKS = ((2, 0.08, 0.6), (1, 0.03, 0.75), (1, 0.015, 1.0))
 """How a crop is fitted: at which part of the size, in which steps, and from which correlation on it goes on."""
 COARSE = 8.0  # pixels: larger shapes than these do not count, because many photos have a car in the middle
@@ -102,12 +102,14 @@ def correlation(one: Thumb, other: Thumb) -> float:
     return float((a * b).sum()) / scale if scale else 0.0
 
 
-def correlation_of_crop(whole: Thumb, crop: Thumb, window: Window) -> float:
+def rough_fit(whole: Thumb, crop: Thumb, window: Window) -> float:
+    """About how alike a crop and the best fitting part of the whole are, if that is as large as the window."""
+    return _best_fit(_fine(_reduced(whole, ROUGHLY), ROUGHLY), crop, _sides(window), ROUGHLY)
+
+
+def close_fit(whole: Thumb, crop: Thumb, window: Window) -> float:
     """How alike a crop and the best fitting part of the whole are. The part is about as large as the window."""
-    sides = (window[2] - window[0], window[3] - window[1])
-    found = _best_fit(_fine(_reduced(whole, 4), 4), crop, sides, 4)
-    if found < LIKELY:
-        return found
+    sides, found = _sides(window), 0.0
     for reduction, step, enough in LOOKS:
         fine = _fine(_reduced(whole, reduction), reduction)
         sizes = [
@@ -117,6 +119,10 @@ def correlation_of_crop(whole: Thumb, crop: Thumb, window: Window) -> float:
         if found < enough:
             break
     return found
+
+
+def _sides(window: Window) -> tuple[float, float]:
+    return window[2] - window[0], window[3] - window[1]
 
 
 def _best_fit(fine: Thumb, crop: Thumb, sides: tuple[float, float], reduction: int) -> float:
