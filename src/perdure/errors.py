@@ -263,7 +263,7 @@ class StoreFull(StoreError):
 
 
 class StoreInUse(StoreError):
-    """Another engine has the database open. Only one engine at a time can open a SQLite file."""
+    """Another engine has the store open. One engine at a time can open a SQLite file, or a hub in Azure Storage."""
 
     code = "store-in-use"
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.errors import StoreUnusable
+from perdure.errors import StoreError, StoreInUse, StoreUnusable
 from perdure.store.encryption import Encryption
 from perdure.store.log.account import account_of
-from perdure.store.log.azure import AzureService, table_name
+from perdure.store.log.appending import Patience
+from perdure.store.log.azure import AzureLog, AzureService, table_name
+from perdure.store.log.copying import write_copy
 from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed, Unknown
-from perdure.store.log.store import LogStore
+from perdure.store.log.requests import Answer, Requests
+from perdure.store.log.store import LogStore, at_once
 from perdure.store.port import Store
 from perdure.testing.conformance import StoreConformance
 from perdure.testing.transfer_suite import MovingConformance
 from tests.store.log.azurite import account_at, azurite
-from tests.store.log.rig import start
+from tests.store.log.rig import contents, numbers, start
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("azurite")]
 CIPHER = Encryption({"k1": bytes(range(32))})
@@ -212,6 +218,84 @@ def test_a_commit_is_one_request(
     store.commit(start(1))
     assert asked == ["$batch"]
     store.close()
+
+
+class Unlucky:
+    """Requests that are cut, answered by nobody, or delivered after the next one. Commits only."""
+
+    def __init__(self, requests: Requests, seed: int) -> None:
+        self._real, self._chance = requests.ask, random.Random(seed)
+        self._late: list[tuple[Any, ...]] = []
+        self.fates: Counter[str] = Counter()
+
+    def ask(self, *given: Any) -> Answer:
+        if given[1] != "$batch":
+            return self._real(*given)
+        fate = self._chance.choice(("done", "done", "cut", "unanswered", "late"))
+        self.fates[fate] += 1
+        late, self._late = self._late, []
+        try:
+            if fate == "done":
+                return self._real(*given)
+            if fate == "unanswered":
+                self._real(*given)
+            if fate == "late":
+                self._late = [given]
+        finally:
+            for request in late:
+                self._real(*request)
+        raise Unknown(fate)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_commits_whose_requests_go_astray_are_there_once(
+    service: AzureService, tmp_path: Path, seed: int
+) -> None:
+    patience = Patience(60.0, lambda: 0.0, lambda _: None)
+    store = LogStore(service, "claims", directory=str(tmp_path / "a"), patience=patience, aside=at_once)
+    store.open()
+    log = store._appender.log
+    assert isinstance(log, AzureLog)
+    unlucky = Unlucky(log._requests, seed)
+    log._requests.ask = unlucky.ask  # type: ignore[method-assign]
+    for number in range(1, 61):
+        store.commit(start(number))
+    assert min(unlucky.fates.values()) > 5
+    reader = service.log()
+    assert reader.read(0)[1] == 61
+    reader.close()
+    copy = str(tmp_path / "copy.db")
+    write_copy(service, "claims", copy)
+    assert contents(store.location) == contents(copy)
+    store.close()
+
+
+def test_a_snapshot_and_a_takeover(connection: str, tmp_path: Path) -> None:
+    name = f"hub{next(_numbers)}"
+
+    def engine(machine: str) -> LogStore:
+        service = AzureService(account_at(connection), name)
+        return LogStore(service, "claims", directory=str(tmp_path / machine), aside=at_once)
+
+    first = engine("a")
+    first.open()
+    for number in range(1, 31):
+        first.commit(start(number))
+        if number % 10 == 0:
+            first.save()
+    second = engine("b")
+    second._has_opened = True  # as one that was fenced: it does not wait
+    with pytest.raises(StoreInUse, match="holds azure:devstoreaccount1"):
+        second.open()
+    second.close()
+    first.close()
+    third = engine("c")
+    third.open()
+    assert numbers(third) == list(range(1, 31))
+    third.commit(start(31))
+    with pytest.raises(StoreError):
+        first.commit(start(99))
+    third.close()
 
 
 # ------------------------------------------------------------------------------------------------- bad input
