@@ -37,6 +37,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "testing.md",
             "organise-an-app.md",
             "deploy-and-run.md",
+            "from-demo-to-production.md",
             "azure-functions-app.md",
             "leave-azure.md",
             "several-workers.md",
