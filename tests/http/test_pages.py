@@ -22,7 +22,7 @@ OURS = {
     "path", "span", "main", "section", "form", "label", "input", "datalist", "option", "button",
     "table", "thead", "tbody", "tr", "th", "td", "time", "p", "h1", "h2", "h3", "b", "q", "code", "pre",
     "div", "details", "summary", "fieldset", "legend", "line", "rect", "text", "ul", "li", "textarea",
-    "select", "dialog", "dl", "dt", "dd", "kbd",
+    "select", "dialog", "footer", "dl", "dt", "dd", "kbd",
 }
 # fmt: on
 

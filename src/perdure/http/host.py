@@ -60,6 +60,7 @@ from perdure.http.pages import (
     inbox,
     instance_actions,
     instances,
+    looks,
     signing_in,
     trigger_actions,
 )
@@ -339,6 +340,7 @@ def application(
             *routes(signing_in.ENDPOINTS),
             *routes(admin_pages.ENDPOINTS),
             *routes(event_links.ENDPOINTS),
+            *routes(looks.ENDPOINTS),
             Mount("/static", static_files()),
         ],
         exception_handlers={

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from perdure.http.formatting import lasting
+from perdure.http.languages import clock_time, days_between, say, say_number, short_day
 
 if TYPE_CHECKING:
     from perdure.engine.client.tasks import OpenTask
@@ -17,16 +17,18 @@ SOON = timedelta(hours=4)
 def deadline_sentence(task: OpenTask, now: datetime) -> str:
     """When the task is due, and what happens then: "Due in 2 h 10 min, today at 20:00 UTC. Then it is denied."""
     if task.due is None:
-        said = ["No deadline."]
+        said = [say("No deadline.")]
     elif task.due <= now:
-        said = [f"{lasting_of(now - task.due)} late: it was due {day(task.due, now)}."]
+        late, at = lasting_of(now - task.due), day(task.due, now)
+        said = [say("%(lasting)s late: it was due %(day)s.", lasting=late, day=at)]
     else:
-        said = [f"Due in {lasting_of(task.due - now)}, {day(task.due, now)}."]
+        left, at = lasting_of(task.due - now), day(task.due, now)
+        said = [say("Due in %(lasting)s, %(day)s.", lasting=left, day=at)]
     if task.escalation is not None:
-        at, role = task.escalation
-        said.append(f"It goes to the role {role} {day(at, now)}.")
+        then, role = task.escalation
+        said.append(say("It goes to the role %(role)s %(day)s.", role=role, day=day(then, now)))
     if task.then and task.due is not None:
-        said.append(f"Then {task.then.rstrip('.')}.")
+        said.append(say("Then %(then)s.", then=task.then.rstrip(".")))
     return " ".join(said)
 
 
@@ -48,25 +50,57 @@ def label_of(name: str) -> str:
 
 
 def due_in_short(task: OpenTask, now: datetime) -> str:
-    """The same for one column: "2 h 10 min", "12 min late", "Tue 09:30", or "no deadline"."""
+    """The same for one column: "2 h 10 min", "12 min late", "Tue 1 Dec, 09:30", or "no deadline"."""
     if task.due is None:
-        return "no deadline"
+        return say("no deadline")
     if task.due <= now:
-        return f"{lasting_of(now - task.due)} late"
-    return lasting_of(task.due - now) if task.due - now < timedelta(days=1) else f"{task.due:%a %d %b, %H:%M}"
+        return say("%(lasting)s late", lasting=lasting_of(now - task.due))
+    if task.due - now < timedelta(days=1):
+        return lasting_of(task.due - now)
+    return f"{short_day(task.due)}, {clock_time(task.due)}"
 
 
 def day(at: datetime, now: datetime) -> str:
     """A time of day with its day: "today at 20:00 UTC"."""
-    days = (at.date() - now.date()).days
-    named = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(days, f"on {at:%a} {at.day} {at:%b}")
-    return f"{named} at {at:%H:%M} UTC"
+    time = clock_time(at)
+    match days_between(at, now):
+        case -1:
+            return say("yesterday at %(time)s", time=time)
+        case 0:
+            return say("today at %(time)s", time=time)
+        case 1:
+            return say("tomorrow at %(time)s", time=time)
+    return say("on %(day)s at %(time)s", day=short_day(at), time=time)
+
+
+def since(at: datetime, now: datetime) -> str:
+    """How long ago something was: "3 h 5 min ago"."""
+    return say("%(lasting)s ago", lasting=lasting_of(now - at))
 
 
 def lasting_of(time: timedelta) -> str:
     """A duration in whole minutes, in at most two units."""
-    seconds = max(0, round(time.total_seconds()))
-    return lasting(seconds // 60 * 60) if seconds >= 60 else "less than a minute"
+    minutes = max(0, round(time.total_seconds())) // 60
+    days, hours, rest = minutes // 1_440, minutes // 60 % 24, minutes % 60
+    if not minutes:
+        return say("less than a minute")
+    units = [
+        say_number("%(number)s day", "%(number)s days", days) if days else "",
+        f"{hours} h" if hours else "",
+        f"{rest} min" if rest else "",
+    ]
+    first = next(place for place, unit in enumerate(units) if unit)
+    return " ".join(unit for unit in units[first : first + 2] if unit)
 
 
-__all__ = ["SOON", "day", "deadline_sentence", "due_in_short", "is_late", "label_of", "lasting_of", "urgency"]
+__all__ = [
+    "SOON",
+    "day",
+    "deadline_sentence",
+    "due_in_short",
+    "is_late",
+    "label_of",
+    "lasting_of",
+    "since",
+    "urgency",
+]

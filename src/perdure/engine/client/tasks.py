@@ -138,11 +138,6 @@ class TaskVerbs:
         store = self.gateway.store
         return await self.gateway.read(lambda: _found(store, instance_id, number))
 
-    async def tasks_of(self, instance_id: str) -> list[OpenTask]:
-        """The open tasks of one instance, in the order in which it asked; none without the instance."""
-        store = self.gateway.store
-        return await self.gateway.read(lambda: _of_instance(store, instance_id))
-
     async def claim_task(self, task_id: str, person: Person, *, operation_id: str | None = None) -> None:
         """Claim a task for a person, until they decide or release it. A second claim by the same person changes
         nothing.
@@ -192,6 +187,12 @@ class TaskVerbs:
                 roles=person.roles if person is not None else (),
             )
         )
+
+
+async def tasks_of(gateway: Gateway, instance_id: str) -> list[OpenTask]:
+    """The open tasks of one instance, in the order in which it asked; none without the instance."""
+    store = gateway.store
+    return await gateway.read(lambda: _of_instance(store, instance_id))
 
 
 def task_id_of(instance_id: str, number: int) -> str:
@@ -326,4 +327,4 @@ def _object(body: bytes | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-__all__ = ["OpenTask", "TaskPage", "TaskVerbs", "task_id_of"]
+__all__ = ["OpenTask", "TaskPage", "TaskVerbs", "task_id_of", "tasks_of"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from perdure.engine.client.client import checked_event_name
+from perdure.engine.client.tasks import tasks_of
 from perdure.engine.core.repeats import LINK, bound, id_of
 from perdure.errors import (
     IdempotencyConflict,
@@ -26,6 +27,7 @@ from perdure.errors import (
 from perdure.http.access.link_signer import link_of
 from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import DECIDE
+from perdure.http.languages import say
 from perdure.http.pages.csrf import parse_form, read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.instances import answer_to, schema_of
@@ -142,15 +144,17 @@ def _name_of(nonce: str) -> str:
 
 
 def _spent() -> LinkSpent:
-    return LinkSpent("This link works only once and has been used. The first answer counts.")
+    return LinkSpent(say("This link works only once and has been used. The first answer counts."))
 
 
 async def _instance(request: Request) -> OrchestrationStatus:
     one = await client_of(request).get_status(request.path_params["id"])
     if one is None:
-        raise InstanceNotFound("The instance of this link no longer exists.")
+        raise InstanceNotFound(say("The instance of this link no longer exists."))
     if one.is_finished:
-        raise InstanceFinished("The instance of this link has finished, so there is nothing left to decide.")
+        raise InstanceFinished(
+            say("The instance of this link has finished, so there is nothing left to decide.")
+        )
     return one
 
 
@@ -165,7 +169,7 @@ def _fields(request: Request, one: OrchestrationStatus) -> tuple[Field, ...]:
 
 async def _task(request: Request) -> OpenTask | None:
     """The task that the link is for, if the instance waits for its event now."""
-    tasks = await client_of(request).tasks_of(request.path_params["id"])
+    tasks = await tasks_of(client_of(request).gateway, request.path_params["id"])
     return next((task for task in tasks if task.event == _event(request)), None)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import PayloadError
+from perdure.http.languages import say
 from perdure.model import payload
 from perdure.model.human_tasks import in_words
 from perdure.model.payload.choices import MEANINGS
@@ -83,10 +84,10 @@ class Field:
             return '""'
         if self.kind == "list":
             return "[]"
-        raise self._refusal("is required")
+        raise self._refusal(say("%(field)s is required", field=self.label))
 
-    def _refusal(self, what: str) -> PayloadError:
-        return PayloadError(f"{self.label} {what}", f"/{_escaped(self.name)}" if self.name else "")
+    def _refusal(self, why: str) -> PayloadError:
+        return PayloadError(why, f"/{_escaped(self.name)}" if self.name else "")
 
 
 # ------------------------------------------------------------------------------------- schema to fields
@@ -195,7 +196,7 @@ def _meanings(found: Schema) -> Mapping[str, str]:
 
 def _choice_label(value: Any) -> str:
     if isinstance(value, bool):
-        return "Yes" if value else "No"
+        return say("Yes") if value else say("No")
     return in_words(value) if isinstance(value, str) and value.isascii() else _dumped(value)
 
 
@@ -231,7 +232,13 @@ def _read_text(field: Field, text: str) -> str:
 
 def _read_integer(field: Field, text: str) -> str:
     if not _INTEGER.fullmatch(text.strip()):
-        raise field._refusal(f"must be a whole number, not {text.strip()[:40]!r}")
+        raise field._refusal(
+            say(
+                "%(field)s must be a whole number, not %(given)s",
+                field=field.label,
+                given=repr(text.strip()[:40]),
+            )
+        )
     return text.strip()
 
 
@@ -242,12 +249,14 @@ def _read_number(field: Field, text: str) -> str:
     try:
         return json.dumps(float(typed), allow_nan=False)
     except ValueError:
-        raise field._refusal(f"must be a number, not {typed[:40]!r}") from None
+        raise field._refusal(
+            say("%(field)s must be a number, not %(given)s", field=field.label, given=repr(typed[:40]))
+        ) from None
 
 
 def _read_choice(field: Field, text: str) -> str:
     if text not in (value for value, _ in field.choices):
-        raise field._refusal("must be one of the listed values")
+        raise field._refusal(say("%(field)s must be one of the listed values", field=field.label))
     return text
 
 
@@ -261,7 +270,8 @@ def _read_json(field: Field, text: str) -> str:
         return bytes(payload.check(text.encode())).decode()
     except PayloadError as error:
         said = str(error.args[0])
-        raise field._refusal(f"is {said}" if said.startswith("not ") else f"is invalid: {said}") from None
+        told = f"is {said}" if said.startswith("not ") else f"is invalid: {said}"
+        raise field._refusal(f"{field.label} {told}") from None
 
 
 _READERS: dict[str, Callable[[Field, str], str]] = {

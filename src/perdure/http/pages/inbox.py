@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from perdure.engine.client.tasks import OpenTask
 from perdure.errors import PerdureError, TaskClosed
 from perdure.http.api.tasks import person_of, visible_to
+from perdure.http.languages import say
 from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
@@ -118,7 +119,7 @@ async def _task(request: Request) -> OpenTask | None:
 
 
 async def _late(request: Request) -> Response:
-    problem = (
+    problem = say(
         "Nothing was sent: this task is no longer open. It was decided by another person, its deadline has passed, "
         "or it was withdrawn."
     )
@@ -153,7 +154,10 @@ async def _drawn(
     tasks = await _listed(request, asked)
     task = await _task(request)
     if task is None and request.path_params.get("task") and not problem:
-        problem, status = f"There is no open task {request.path_params['task']!r} for you.", 404
+        problem, status = (
+            say("There is no open task %(task)s for you.", task=request.path_params["task"]),
+            404,
+        )
     fields = fields_of(task.schema) if task is not None else ()
     panel = await panel_of(client, task, base_of(request))
     return draw(
@@ -178,7 +182,7 @@ async def _drawn(
         urgency=lambda one: urgency(one, now),
         label_of=label_of,
         problem=problem,
-        done=_SAID.get(request.query_params.get("done", ""), ""),
+        done=say(_SAID.get(request.query_params.get("done", ""), "")),
         operation=secrets.token_urlsafe(12),
         refresh=None if task is not None else 10,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from perdure.engine.client.instance_counts import instance_counts
+from perdure.engine.client.tasks import tasks_of
 from perdure.engine.client.watching import cursor_of
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.failure import told_of
@@ -232,7 +233,8 @@ async def _tasks(client: Client, one: OrchestrationStatus) -> dict[str, tuple[Op
         return {}
     now = moment(client.gateway.now())
     return {
-        task.event: (task, deadline_sentence(task, now)) for task in await client.tasks_of(one.instance_id)
+        task.event: (task, deadline_sentence(task, now))
+        for task in await tasks_of(client.gateway, one.instance_id)
     }
 
 

@@ -14,23 +14,44 @@ from starlette.responses import HTMLResponse, Response
 
 from perdure.errors import PerdureError, outward
 from perdure.http import formatting
+from perdure.http.languages import (
+    AVAILABLE,
+    ENGLISH,
+    Speech,
+    exact,
+    name_of,
+    say,
+    say_number,
+    speaking,
+    speech,
+)
 from perdure.http.mounting import prefix_of, quoted
 from perdure.http.pages.csrf import set_token, token_of
+from perdure.http.pages.looks import LANGUAGE, TIMES, ZONE, speech_of, theme_of
 from perdure.http.principal import caller_of
 from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
 from perdure.http.routing import client_of
 from perdure.http.static_files import ADDRESSES
 from perdure.http.table import CODE, Handler
+from perdure.http.task_sentences import since
 from perdure.model.durations import moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
+    from perdure.engine.client.client import Client
     from perdure.http.pages.timeline import Span
 
 OnError = Callable[[Request, Exception], Awaitable[Response]]
 
 FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "/readyz", "/openapi.json")
 """Path prefixes for which an error is always a problem document."""
+
+_IN_SHORT = {
+    "task-held": "Another person has claimed this task. Nothing was changed.",
+    "task-refused": "Your answer cannot count for this task. It is for another role, or needs another person.",
+    "task-closed": "This task is no longer open. Nothing was sent.",
+}
+"""What other languages than English say for some errors. The errors themselves are in English."""
 
 _KINDS = {
     "activity": "activity",
@@ -47,8 +68,28 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
     """Render a template, with the values that every page needs and the visitor's form token."""
     client = client_of(request)
     token = token_of(request)
-    text = _environment.get_template(template).render(
+    spoken = speech_of(request)
+    with speaking(spoken):
+        text = _rendered(request, template, client, token, spoken, values)
+    response = HTMLResponse(
+        text, status, {"Content-Language": spoken.language, "Vary": "Accept-Language, Cookie"}
+    )
+    set_token(request, response, token)
+    return response
+
+
+def _rendered(
+    request: Request, template: str, client: Client, token: str, spoken: Speech, values: dict[str, Any]
+) -> str:
+    return _environment.get_template(template).render(
         {
+            "spoken": spoken,
+            "theme": theme_of(request),
+            "chosen_language": request.cookies.get(LANGUAGE, ""),
+            "times_are_utc": request.cookies.get(TIMES) == "utc",
+            "zone_is_known": ZONE in request.cookies,
+            "here_again": _address_of(request),
+            "method": request.method,
             "hub": client.task_hub,
             "base": base_of(request),
             "now": moment(client.gateway.now()),
@@ -61,15 +102,20 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
             **values,
         }
     )
-    response = HTMLResponse(text, status)
-    set_token(request, response, token)
-    return response
+
+
+def _address_of(request: Request) -> str:
+    """The path and query of the page, to come back to it; without the query of a link that was refused."""
+    query = request.url.query
+    is_secret = any(mark in query for mark in ("sig=", "code=", "token=")) and not caller_of(request).link
+    return request.url.path + (f"?{query}" if query and not is_secret else "")
 
 
 def told(request: Request, error: PerdureError) -> str:
     """The text of an error that a page shows. The audit log gets its code."""
     request.scope[CODE] = error.code
-    return outward(error)
+    in_short = _IN_SHORT.get(error.code)
+    return outward(error) if in_short is None or speech().language == ENGLISH else say(in_short)
 
 
 def as_page(handler: Handler) -> Handler:
@@ -79,6 +125,10 @@ def as_page(handler: Handler) -> Handler:
     async def shown(request: Request) -> Response:
         if _wants_json(request):
             return await handler(request)
+        with speaking(speech_of(request)):
+            return await answered(request)
+
+    async def answered(request: Request) -> Response:
         try:
             return await handler(request)
         except HTTPException as error:
@@ -170,7 +220,7 @@ def _new_environment() -> Environment:
     )
     environment.globals.update(
         ago=formatting.ago,
-        exact=formatting.exact,
+        exact=exact,
         sentence=formatting.sentence,
         wall_clock=formatting.wall_clock,
         moment=moment,
@@ -183,6 +233,10 @@ def _new_environment() -> Environment:
         span_title=_span_title,
         legend=_KINDS,
         static=ADDRESSES,
+        _=say,
+        number=say_number,
+        languages=[(code, name_of(code)) for code in AVAILABLE],
+        since=since,
     )
     return environment
 

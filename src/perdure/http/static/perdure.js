@@ -3,7 +3,13 @@
 // While the server cannot be reached, the old page stays, says so, and retries.
 "use strict";
 {
-  const { refresh, events, cursor } = document.body.dataset;
+  const { refresh, events, cursor, zone, base, method } = document.body.dataset;
+  // The server shows times in the visitor's time zone, which only the browser knows.
+  const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone === "unknown" && here && here !== "UTC" && navigator.cookieEnabled) {
+    document.cookie = `perdure_zone=${here}; path=${base || "/"}; max-age=31536000; samesite=lax`;
+    if (method === "GET" && document.cookie.includes("perdure_zone=")) location.reload();
+  }
   const seconds = Number(refresh);
   const live = document.querySelector(".live");
   const main = document.querySelector("main");
@@ -94,7 +100,7 @@
     const keep = () => { area.value = [...rows.children].map((one) => one.value).join("\n"); };
     area.value.split("\n").forEach(row);
     more.type = "button";
-    more.textContent = "Add a row";
+    more.textContent = area.dataset.more;
     more.addEventListener("click", () => row("").focus());
     rows.className = "rows";
     area.after(rows, more);
