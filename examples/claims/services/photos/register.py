@@ -33,7 +33,7 @@ create table if not exists photos (
     unique (claim_id, digest)
 ) strict
 """
-ROUGH_LOOKS, CLOSE_LOOKS = 16, 2  # at earlier photos, for one that may be a crop
+ROUGH_LOOKS, CLOSE_LOOKS = 16, 4  # at earlier photos, for one that may be a crop
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ STEP = 0.12  # a hash bears about this much of a shift
 
 ALIKE, ALIKE_CROPPED = 10, 14  # bits that may differ, to be a candidate
 SURE, SURE_CROPPED = 0.90, 0.91  # correlation of the pixels, to be the same
-ROUGHLY, LIKELY = 4, 0.55  # part of the size for a rough fit, and the correlation there to look closely
+ROUGHLY, LIKELY = 4, 0.5  # part of the size for a rough fit, and the correlation there to look closely
 LOOKS = ((2, 0.08, 0.6), (1, 0.03, 0.75), (1, 0.015, 1.0))
 """How a crop is fitted: at which part of the size, in which steps, and from which correlation on it goes on."""
 COARSE = 8.0  # pixels: larger shapes than these do not count, because many photos have a car in the middle

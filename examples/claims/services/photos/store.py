@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterable, Iterable
 from enum import StrEnum
@@ -25,6 +26,7 @@ from examples.claims.services.photos import anatomy
 MOST_PHOTOS = 10
 MOST_BYTES = 15 * 2**20
 MOST_PIXELS = 64_000_000  # a picture of 100 megapixels can be a file of 100 kB
+DECODERS = 2  # at a time: a picture of 64 megapixels takes 200 MB
 CLEAN_SIDE = 1280
 AN_HOUR = 3600.0
 
@@ -65,6 +67,7 @@ class PhotoStore:
         self._folder = folder
         self._drafts = folder / "drafts"
         self._drafts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._decoders = threading.BoundedSemaphore(DECODERS)
 
     async def add(self, chunks: AsyncIterable[bytes], length: int | None = None) -> str:
         """Store an upload and return its digest. The same photo again has no effect.
@@ -128,7 +131,8 @@ class PhotoStore:
 
     def _keep(self, draft: Path, digest: str) -> None:
         """Check a draft and make a photo of it: the clean copy first, so that an original is never without one."""
-        picture = opened(draft)
+        with self._decoders:
+            picture = opened(draft)
         place = self.original(digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         copy = draft.with_suffix(".jpg")
