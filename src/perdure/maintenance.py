@@ -6,15 +6,17 @@ A backup and a copy end with a check of the result: it reads back every history 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Protocol, cast
 
 from perdure.engine.upkeep.verification import Report, verify
 from perdure.errors import SettingError, StoreUnusable
 from perdure.model.settings import mask
 from perdure.settings import encryption_given, refuses_open_files
-from perdure.store import file_of, hubs_of, is_postgres, open_store, sqlite_path
+from perdure.store import copy_from_log, file_of, hubs_of, is_azure, is_postgres, open_store, sqlite_path
 from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
 from perdure.store.rekeying import Encrypting
@@ -58,20 +60,26 @@ def backup(
     *,
     encryption: Encryption | None = None,
     with_damage: bool = False,
+    hub: str | None = None,
+    at: datetime | None = None,
     progress: Progress = lambda *_: None,
 ) -> Backup:
-    """Back up a SQLite store to a new file, as a snapshot of one moment. An engine can serve the store meanwhile.
+    """Back up a SQLite store, or a hub in Azure Storage, to a new SQLite file, as a snapshot of one moment.
+
+    An engine can serve the store meanwhile.
 
     The file appears after it is complete, on disk and checked. It is a store like any other. The function blocks, so
     use `asyncio.to_thread` in an event loop.
 
     Parameters:
-        store: `sqlite:///file.db` or a path.
+        store: `sqlite:///file.db`, a path, or `azure:`.
         file: the new file, which must not exist. Encrypted content stays encrypted with the same keys.
         encryption: the keys to check the backup with. Default: `PERDURE_ENCRYPTION_KEYS`. Without them, the check
             covers the order and the hash chain of encrypted rows, but not their content.
         with_damage: keep the backup even if rows are damaged in the store. The reports of the hubs list them. A file
             that SQLite itself reports as damaged is rejected nevertheless.
+        hub: of a storage account with several hubs, the one to back up. A file is backed up with all of its hubs.
+        at: of a hub in Azure Storage, the moment to go back to. `keep_log` is how far the hub can go back.
         progress: called for "pages" while they are copied, and then for "instances checked".
 
     Raises:
@@ -80,7 +88,15 @@ def backup(
     """
     from perdure.store.sqlite.backup import back_up
 
-    source, target = _file_of(store), os.path.abspath(os.fspath(file))
+    target = os.path.abspath(os.fspath(file))
+    if is_azure(store):
+        with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
+            restored = os.path.join(folder, "hub.db")
+            copy_from_log(store, _hub_of(store, hub), restored, at=at)
+            return backup(restored, target, encryption=encryption, with_damage=with_damage, progress=progress)
+    if at is not None or hub is not None:
+        raise StoreUnusable(f"{mask(store)} is not in Azure Storage: only such a store has `hub` and `at`")
+    source = _file_of(store)
     hubs: dict[str, Report] = {}
     keys = encryption_given(encryption)
 

@@ -33,16 +33,25 @@ def backup(
         bool,
         typer.Option("--with-damage", help="Keep the backup even if rows are damaged, and list them."),
     ] = False,
+    hub: HubOption = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="Go back to this moment, such as 2027-01-31T12:00Z (azure: only)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Back up a SQLite database to a new file. A server can run meanwhile.
+    """Back up a SQLite database, or a hub in Azure Storage, to a new SQLite file. A server can run meanwhile.
 
     The backup is a snapshot of one moment. The file appears after it is
     complete and checked. The command never overwrites a file.
     """
     try:
         with progress_bars(_SAID) as progress:
-            made = maintenance.backup(store, file, with_damage=with_damage, progress=progress)
+            made = maintenance.backup(
+                store, file, with_damage=with_damage, hub=hub, at=_moment(at), progress=progress
+            )
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
@@ -55,12 +64,27 @@ def backup(
     typer.echo(f"{made.file}: {made.instances:,} instances, {made.size:,} bytes, {found}.")
 
 
+def _moment(given: str | None) -> datetime | None:
+    """Raises typer.BadParameter for a text that is no time; without a zone, it is in UTC."""
+    if given is None:
+        return None
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{given!r} is not a time such as 2027-01-31T12:00Z", param_hint="--at"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 @commands.command(epilog=EXIT_CODES)
 def copy(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="sqlite:///file.db, a path, or postgresql://...", show_default=False
+            metavar="SOURCE",
+            help="sqlite:///file.db, a path, postgresql://..., or azure:",
+            show_default=False,
         ),
     ],
     destination: Annotated[

@@ -37,7 +37,7 @@ from perdure.http.remote.client import RemoteClient
 from perdure.model.instances import RuntimeStatus
 from perdure.model.settings import mask
 from perdure.settings import encryption_given
-from perdure.store import hubs_of, is_postgres, open_store, sqlite_path
+from perdure.store import hubs_of, is_azure, is_postgres, open_store, server_of, sqlite_path
 from perdure.store.port import shared
 from perdure.store.sqlite.lock import ServerInfo, read_server_file
 
@@ -177,9 +177,12 @@ class HubTarget:
         return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
 
     def served(self) -> ServerInfo | None:
-        """The server on this machine that has the SQLite file open and listens on an address, or None."""
-        path = None if self.url else sqlite_path(self.store)
-        found = read_server_file(path) if path else None
+        """The server on this machine that serves the file or the hub and listens on an address, or None."""
+        if is_azure(self.store) and not self.url:
+            found = server_of(self.store, self.hub_name())
+        else:
+            path = None if self.url else sqlite_path(self.store)
+            found = read_server_file(path) if path else None
         return found if found is not None and found.address else None
 
     @property
@@ -188,7 +191,7 @@ class HubTarget:
 
     def _founded(self) -> tuple[str, bool]:
         """The hub, and whether it has to be created."""
-        if not (is_postgres(self.store) or sqlite_path(self.store)):
+        if not (is_postgres(self.store) or is_azure(self.store) or sqlite_path(self.store)):
             return self.hub_name(), False  # raises: a memory store belongs to its process
         try:
             names = hubs_of(self.store)

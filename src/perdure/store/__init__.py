@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure.errors import StoreUnusable, needing
@@ -13,6 +14,7 @@ from perdure.store.transfer import UNFINISHED
 if TYPE_CHECKING:
     from perdure.store.encryption import Encryption
     from perdure.store.port import Overseer, Store
+    from perdure.store.sqlite.lock import ServerInfo
 
 
 def open_store(
@@ -91,6 +93,23 @@ def hubs_of(url: str) -> list[str]:
             found = reading(connection.execute)("select name from hubs order by name").fetchall()
             names = [str(name) for (name,) in found]
     return [name for name in names if not name.endswith(UNFINISHED)]
+
+
+def copy_from_log(url: str, hub: str, path: str, *, at: datetime | None = None) -> None:
+    """Write a hub in Azure Storage to a new SQLite file, as it is, or as it was at a moment.
+
+    Raises StoreUnusable, StoreError.
+    """
+    from perdure.store.log.opening import copy_to_file
+
+    copy_to_file(url, hub, path, at)
+
+
+def server_of(url: str, hub: str) -> ServerInfo | None:
+    """The server on this machine that holds a hub in Azure Storage, if any."""
+    from perdure.store.log.opening import server_of as found
+
+    return found(url, hub)
 
 
 def file_of(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,14 +13,18 @@ import msgspec
 from perdure.errors import StoreError, StoreUnusable
 from perdure.store.log.account import SETTING, account_of
 from perdure.store.log.azure import AzureAbout, AzureService, tables_of
+from perdure.store.log.copying import write_copy
 from perdure.store.log.port import Unknown
+from perdure.store.log.replica import FILE, boot_id
 from perdure.store.log.requests import Requests
 from perdure.store.log.snapshots import Document
 from perdure.store.log.store import LogStore, Terms
+from perdure.store.sqlite.lock import read_server_file
 
 if TYPE_CHECKING:
     from perdure.store.encryption import Encryption
     from perdure.store.log.account import Account
+    from perdure.store.sqlite.lock import ServerInfo
 
 SCHEME: Final = "azure:"
 _TIMEOUT: Final = 10.0  # seconds
@@ -58,6 +63,18 @@ def hubs_at(url: str) -> list[str]:
     return sorted(_hub_of(document[0], account) for document in found if document is not None)
 
 
+def copy_to_file(url: str, hub: str, path: str, at: datetime | None) -> None:
+    """Write the hub to a new SQLite file, as it is, or as it was at a moment."""
+    with closing(AzureService(account_at(url), hub)) as service:
+        write_copy(service, hub, path, at=None if at is None else round(at.timestamp() * 1e6))
+
+
+def server_of(url: str, hub: str) -> ServerInfo | None:
+    """The engine on this machine that holds the hub, if its replica is in the usual folder."""
+    service = AzureService(account_at(url), hub)
+    return read_server_file(os.path.join(default_directory(), service.directory, boot_id(), FILE))
+
+
 def _hub_of(document: bytes, account: Account) -> str:
     try:
         return msgspec.json.decode(document, type=Document).hub
@@ -75,4 +92,4 @@ def reach_account(url: str) -> None:
             raise StoreError(f"the storage account {account.name} does not answer: {error}") from error
 
 
-__all__ = ["SCHEME", "hubs_at", "open_log_store", "reach_account"]
+__all__ = ["SCHEME", "copy_to_file", "hubs_at", "open_log_store", "reach_account", "server_of"]
