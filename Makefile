@@ -10,7 +10,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres prometheus board \
+.PHONY: help demo docs screenshots test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres prometheus board \
 	postgres14 constraints clean
 
 help: ## List these targets
@@ -66,7 +66,7 @@ docs: $(V)/.dev ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-pictures: $(V)/.dev chromium ## Take the pictures in docs/assets from the demo
+screenshots: $(V)/.dev chromium ## Take the pictures in docs/assets from the demo
 	$(V)/bin/python deploy/pictures.py
 
 workbook: $(V)/.dev ## Write the workbook for Application Insights, deploy/application-insights/workbook.json

@@ -1,9 +1,9 @@
-"""Pictures of an instance's page for README and documentation, taken from the claims demo by a headless Chromium.
+"""Pictures of an instance's page and of the inbox, taken from the claims demo by a headless Chromium.
 
-    python deploy/pictures.py [folder]      (make pictures)
+    python deploy/pictures.py [folder]      (make screenshots)
 
 The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for
-each colour scheme. Run it again when the pages change. Times and ages in the pictures differ at each run.
+each colour scheme, and for a desktop and a phone. Run it again when the pages change. Times and ages in the pictures differ at each run.
 """
 
 import asyncio
@@ -52,7 +52,23 @@ async def main(folder: Path) -> None:
                 page = await context.new_page()
                 await page.goto(f"{server.url}/instances/{claim}.payment?token={server.token}")
                 await page.screenshot(path=folder / f"instance-{scheme}.png")
+                await context.close()
+                await _inbox(browser, server.url, your_key, found.waiting[0].instance_id, scheme, folder)
             await browser.close()
+
+
+async def _inbox(browser: Any, url: str, key: str, claim: str, scheme: str, folder: Path) -> None:
+    """The inbox with a task open, as an adjuster sees it on a desktop and on a phone."""
+    for name, (width, height) in (("desktop", (1280, 860)), ("phone", (390, 844))):
+        context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page = await context.new_page()
+        await page.goto(f"{url}/login")
+        await page.fill("input[name=key]", key)
+        await page.press("input[name=key]", "Enter")
+        await page.wait_for_url(f"{url}/inbox")
+        await page.goto(f"{url}/inbox/{claim}.review:0")
+        await page.screenshot(path=folder / f"inbox-{name}-{scheme}.png")
+        await context.close()
 
 
 async def _until_attempt(client: Any, instance_id: str, attempt: int) -> None:

@@ -107,7 +107,7 @@ def test_the_sentence_about_a_deadline_in_two_languages_and_zones() -> None:
         (timedelta(hours=-1), "1 h late", "seit 1 h überfällig"),
         (timedelta(days=-3), "3 days late", "seit 3 Tagen überfällig"),
         (timedelta(minutes=12), "12 min", "12 min"),
-        (timedelta(days=2), "Wed 2 Dec, 17:50 UTC", "Mi., 2. Dez., 18:50"),
+        (timedelta(days=2), "Wed 2 Dec, 17:50", "Mi., 2. Dez., 18:50"),
         (None, "no deadline", "keine Frist"),
     ],
 )

@@ -50,14 +50,17 @@ def label_of(name: str) -> str:
 
 
 def due_in_short(task: OpenTask, now: datetime) -> str:
-    """The same for one column: "2 h 10 min", "12 min late", "Tue 1 Dec, 09:30", or "no deadline"."""
+    """The same for one column: "2 h 10 min", "12 min late", "Tue 1 Dec, 09:30", or "no deadline".
+
+    A column has no room for the zone; the sentence has it.
+    """
     if task.due is None:
         return say("no deadline")
     if task.due <= now:
         return say("%(lasting)s late", lasting=lasting_of(now - task.due))
     if task.due - now < timedelta(days=1):
         return lasting_of(task.due - now)
-    return f"{short_day(task.due)}, {clock_time(task.due)}"
+    return f"{short_day(task.due)}, {clock_time(task.due).removesuffix(' UTC')}"
 
 
 def day(at: datetime, now: datetime) -> str:

@@ -197,7 +197,10 @@ def _meanings(found: Schema) -> Mapping[str, str]:
 def _choice_label(value: Any) -> str:
     if isinstance(value, bool):
         return say("Yes") if value else say("No")
-    return in_words(value) if isinstance(value, str) and value.isascii() else _dumped(value)
+    if not isinstance(value, str):
+        return _dumped(value)
+    words = in_words(value)
+    return words[:1].upper() + words[1:]
 
 
 def _shown(kind: str, default: Any) -> str:
