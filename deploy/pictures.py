@@ -3,7 +3,8 @@
     python deploy/pictures.py [folder]      (make screenshots)
 
 The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for
-each colour scheme, and for a desktop and a phone. Run it again when the pages change. Times and ages in the pictures differ at each run.
+each colour scheme, of the inbox also for a phone. Run it again when the pages change. Times and ages in the pictures
+differ at each run.
 """
 
 import asyncio
