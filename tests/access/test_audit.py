@@ -20,7 +20,7 @@ from tests.http.conftest import LOCAL
 AWAY = datetime(2020, 1, 1, tzinfo=UTC)
 READS = {"GET", "HEAD"}
 MANY = {"purge_many", "redeliver_message"}
-COOKIES_ONLY = {"logout", "choose_look"}
+COOKIES_ONLY = {"logout", "choose_look", "save_view"}
 
 
 def app_with_triggers() -> df.App:

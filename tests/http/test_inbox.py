@@ -154,3 +154,24 @@ def task(**changes: Any) -> OpenTask:
 def test_the_sentence_of_a_deadline(changes: dict[str, Any], sentence: str, short: str) -> None:
     assert deadline_sentence(task(**changes), NOW) == sentence
     assert due_in_short(task(**changes), NOW) == short
+
+
+def test_a_filter_can_be_saved_as_a_view_and_forgotten(door: Door) -> None:
+    door.start("review", "r-1")
+    ada = Person(door, ADA, "adjuster")
+    page = ada.look("/inbox?q=claim")
+    assert "Save this view as" in page
+    form = {"csrf": ada.csrf, "name": " my  claims "}
+    kept = ada.http.post("/inbox?q=claim", data=form, follow_redirects=False)
+    assert (kept.status_code, kept.headers["location"]) == (303, "/inbox?q=claim")
+    page = ada.look("/inbox?q=claim")
+    assert '<a href="/inbox?q=claim" aria-current="page">my claims</a>' in page
+    ada.http.post("/inbox?q=claim", data={"csrf": ada.csrf, "forget": "my claims"})
+    assert "my claims" not in ada.look("/inbox")
+
+
+def test_the_overdue_are_a_view(door: Door) -> None:
+    door.start("review", "r-1")
+    ada = Person(door, ADA, "adjuster")
+    assert "Pay claim 7?" in ada.look("/inbox")
+    assert "Pay claim 7?" not in ada.look("/inbox?late=true")

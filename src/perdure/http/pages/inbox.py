@@ -22,6 +22,7 @@ from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.instance_actions import operation_of
+from perdure.http.pages.looks import keep_views, saved_views
 from perdure.http.pages.panels import panel_of
 from perdure.http.pages.rendering import as_page, base_of, draw, told
 from perdure.http.principal import caller_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 SHOWN = 200  # tasks of one page
+VIEWS = 8  # saved views of one browser
 _RESERVED = frozenset("crhjk")  # letters of the page's own shortcuts
 _SAID = {
     "complete": "Your answer was recorded.",
@@ -51,13 +53,19 @@ _SAID = {
 class _Asked:
     """The filters of the list."""
 
-    mine: bool
-    role: str
-    text: str
+    mine: bool = False
+    late: bool = False
+    role: str = ""
+    text: str = ""
 
     @property
     def query(self) -> str:
-        chosen = {"mine": "true" if self.mine else "", "role": self.role, "q": self.text}
+        chosen = {
+            "mine": "true" if self.mine else "",
+            "late": "true" if self.late else "",
+            "role": self.role,
+            "q": self.text,
+        }
         given = {name: value for name, value in chosen.items() if value}
         return f"?{urlencode(given)}" if given else ""
 
@@ -127,10 +135,15 @@ async def _late(request: Request) -> Response:
 
 
 async def _listed(request: Request, asked: _Asked) -> list[OpenTask]:
-    caller = caller_of(request)
+    caller, client = caller_of(request), client_of(request)
     mine = caller.person.name if asked.mine and caller.person is not None else ""
-    page = await client_of(request).list_tasks(
-        person=mine, role=asked.role, text=asked.text, top=SHOWN, visible_to=visible_to(caller)
+    page = await client.list_tasks(
+        person=mine,
+        role=asked.role,
+        text=asked.text,
+        due_before=moment(client.gateway.now()) if asked.late else None,
+        top=SHOWN,
+        visible_to=visible_to(caller),
     )
     return page.tasks
 
@@ -143,7 +156,9 @@ async def _next(request: Request) -> str:
 
 def _asked(request: Request) -> _Asked:
     given = request.query_params
-    return _Asked(given.get("mine") == "true", given.get("role", ""), given.get("q", ""))
+    return _Asked(
+        given.get("mine") == "true", given.get("late") == "true", given.get("role", ""), given.get("q", "")
+    )
 
 
 async def _drawn(
@@ -165,6 +180,8 @@ async def _drawn(
         "inbox.html",
         status=status,
         asked=asked,
+        views=_views(request),
+        saved=saved_views(request),
         groups=_groups(tasks, now),
         total=len(tasks),
         is_full=len(tasks) == SHOWN,
@@ -186,6 +203,25 @@ async def _drawn(
         operation=secrets.token_urlsafe(12),
         refresh=None if task is not None else 10,
     )
+
+
+def _views(request: Request) -> list[tuple[str, str]]:
+    """The views that every inbox has, each with its query."""
+    mine = [(say("Mine"), _Asked(mine=True).query)] if caller_of(request).person is not None else []
+    return [(say("All"), ""), *mine, (say("Overdue"), _Asked(late=True).query)]
+
+
+async def save_view(request: Request) -> Response:
+    """POST /inbox: keep the present filter as a view, in a cookie of the person's browser, or forget one."""
+    form = await read_form(request)
+    asked, views = _asked(request), saved_views(request)
+    forgotten, name = form.get("forget", ""), " ".join(form.get("name", "").split())[:40]
+    kept = [(known, query) for known, query in views if known not in (forgotten, name)]
+    if name and asked.query:
+        kept.append((name, asked.query))
+    response = RedirectResponse(f"{base_of(request)}/inbox{asked.query}", 303)
+    keep_views(request, response, kept[-VIEWS:])
+    return response
 
 
 def _groups(tasks: Sequence[OpenTask], now: datetime) -> list[tuple[str, list[OpenTask]]]:
@@ -220,7 +256,7 @@ def _keys(fields: Sequence[Field]) -> dict[str, str]:
 
 def _see(request: Request, done: str, task_id: str) -> Response:
     asked: dict[str, Any] = {
-        name: value for name, value in request.query_params.items() if name in ("mine", "role", "q")
+        name: value for name, value in request.query_params.items() if name in ("mine", "late", "role", "q")
     }
     path = f"/inbox/{quoted(task_id)}" if task_id else "/inbox"
     return RedirectResponse(f"{base_of(request)}{path}?{urlencode({**asked, 'done': done})}", 303)
@@ -228,6 +264,7 @@ def _see(request: Request, done: str, task_id: str) -> Response:
 
 ENDPOINTS = (
     Endpoint("/inbox", ("GET",), as_page(inbox), "decide", is_page=True),
+    Endpoint("/inbox", ("POST",), as_page(save_view), "decide", is_page=True),
     Endpoint("/inbox/{task}", ("GET",), as_page(inbox), "decide", is_page=True),
     Endpoint(
         "/inbox/{task}/complete", ("POST",), as_page(complete), "decide", is_page=True, name="complete_task"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
 from starlette.responses import RedirectResponse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 LANGUAGE, ZONE, TIMES, THEME = "perdure_language", "perdure_zone", "perdure_times", "perdure_theme"
+VIEWS: Final = "perdure_views"
 """The cookies. The script of the pages sets `ZONE`."""
 THEMES: Final = ("light", "dark")
 YEAR: Final = 365 * 24 * 3_600
@@ -66,6 +68,19 @@ async def choose_look(request: Request) -> Response:
     return response
 
 
+def saved_views(request: Request) -> list[tuple[str, str]]:
+    """The views of the inbox that the visitor has saved: a name, and the query of the filter."""
+    pairs = parse_qsl(request.cookies.get(VIEWS, "")[:4_000], max_num_fields=50)
+    return [(name, f"?{query}") for name, query in pairs if name and query]
+
+
+def keep_views(request: Request, response: Response, views: list[tuple[str, str]]) -> None:
+    """Keep the views in the visitor's browser."""
+    value = urlencode([(name, query.removeprefix("?")) for name, query in views])
+    path, secure = request.scope.get(BASE) or "/", request.url.scheme == "https"
+    response.set_cookie(VIEWS, value, max_age=YEAR, path=path, samesite="lax", secure=secure, httponly=True)
+
+
 ENDPOINTS = (Endpoint("/look", ("POST",), choose_look, "open", is_page=True),)
 
-__all__ = ["ENDPOINTS", "LANGUAGE", "TIMES", "ZONE", "speech_of", "theme_of"]
+__all__ = ["ENDPOINTS", "LANGUAGE", "TIMES", "ZONE", "keep_views", "saved_views", "speech_of", "theme_of"]
