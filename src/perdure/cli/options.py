@@ -20,7 +20,7 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         envvar="PERDURE_STORE",
-        help="The store: sqlite:///file.db, a path, or postgresql://user@host/database.",
+        help="The store: sqlite:///file.db, a path, postgresql://user@host/database, or azure:.",
         show_default=True,
     ),
 ]

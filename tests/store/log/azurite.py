@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from perdure.store.log.account import Account, account_of
-from tests.brokers.servers import ACCOUNT, KEY, Server, free_port, serving
+from tests.brokers.servers import ACCOUNT, KEY, Server, serving
+from tests.postgres.servers import free_port
 
 
 @contextmanager

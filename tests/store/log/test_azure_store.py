@@ -20,7 +20,7 @@ import pytest
 
 import perdure as df
 from perdure.errors import StoreUnusable
-from tests.brokers.servers import free_port
+from tests.postgres.servers import free_port
 from tests.store.log.azurite import azurite
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("azurite")]

@@ -1,13 +1,18 @@
 """Snapshots, trimming, the way back in time, and changes of rows outside of batches."""
 
+import zlib
+from contextlib import suppress
+
 import pytest
 
 from perdure.errors import StoreError, StoreUnusable
+from perdure.model.records import Batch
 from perdure.store.encryption import Encryption
 from perdure.store.log.copying import write_copy
 from perdure.store.log.port import Trimmed
 from perdure.store.log.store import LogStore
 from perdure.store.sqlite.store import SqliteStore
+from perdure.testing.conformance import episode, instance
 from tests.store.log.rig import Rig, contents, numbers, start, step, unlucky
 
 HOUR = 3_600
@@ -237,3 +242,28 @@ def test_a_crash_in_the_middle_of_an_import_leaves_the_hub_as_it_was(rig: Rig) -
     copy = str(rig.path / "copy.db")
     write_copy(rig.service, "claims", copy)
     assert contents(again.location) == contents(copy)
+
+
+def test_nothing_of_a_payload_is_readable_in_log_and_snapshots(rig: Rig) -> None:
+    store = rig.engine(cipher=Encryption({"k1": bytes(range(32))}))
+    store.open()
+    canary = b"canary-7f3a" * 10
+    events = [episode(1, events=canary), episode(1, 1, events=canary * 600_000)]
+    store.commit(Batch(1, new_instances=[instance(1, "claim-1")], history=events))
+    store.save()
+    kept = [record.content for record in rig.service._records.values()]
+    kept += [
+        zlib.decompress(blob) if name.startswith("snapshots/") else blob
+        for name, blob in rig.service._blobs.items()
+    ]
+    assert len(kept) == 4  # an epoch, a record, its body, a snapshot
+    assert not any(canary in inflated(content) for content in kept)
+
+
+def inflated(content: bytes) -> bytes:
+    """Whatever of it is deflated, too."""
+    found = content
+    for at in range(min(len(content), 100)):
+        with suppress(zlib.error):
+            found += zlib.decompress(content[at:])
+    return found
