@@ -100,7 +100,7 @@ def test_a_reason_says_how_the_score_would_differ(model):
     plain = score(model).score
     for suspicious in (
         {"severity": "Major Damage"}, {"policy_bound": "2026-01-02"}, {"witnesses": 0}, {"injury_amount": 900},
-        {"police_report": None}, {"umbrella_limit": 1}, {"vehicle_amount": 60_000},
+        {"police_report": None}, {"umbrella_limit": 1},
     ):  # fmt: skip
         assert score(model, **suspicious).score > plain, suspicious
 
