@@ -107,6 +107,7 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
     "start": (unknown, {}),
     "raise_event": (running, {"json": {"approved": True}}),
     "claim_task": (task, {}),
+    "open_decisions": (task, {}),
     "release_task": (task, {}),
     "assign_task": (task, {"params": {"to": "ben@example.org"}}),
     "complete_task": (task, {"json": {"approved": True}}),

@@ -175,3 +175,20 @@ def test_the_overdue_are_a_view(door: Door) -> None:
     ada = Person(door, ADA, "adjuster")
     assert "Pay claim 7?" in ada.look("/inbox")
     assert "Pay claim 7?" not in ada.look("/inbox?late=true")
+
+
+def test_opening_an_earlier_decision_is_put_on_record(door: Door) -> None:
+    door.start("review", "r-1")
+    ada, ben = Person(door, ADA, "adjuster"), Person(door, BEN, "adjuster")
+    ada.press("r-1:0", "complete", **{"field.approve": "true"})
+    before = ben.look("/inbox/r-1:0")
+    assert ADA in before and '"approve"' not in before, "who has decided is shown, and not what"
+    assert door.audit(operation="open_decisions") == []
+
+    opened = unescape(ben.press("r-1:0", "decisions").text)
+    assert '{"approve":true}' in opened.replace(" ", "").replace("\n", "")
+    [row] = door.audit(operation="open_decisions")
+    assert (row["who"].split(" (")[0], row["detail"], row["outcome"]) == (BEN, "r-1:0", "ok")
+
+    sam = Person(door, "sam@example.org", "supervisor")
+    assert sam.press("r-1:0", "decisions").status_code == 409, "who may not decide may not look"

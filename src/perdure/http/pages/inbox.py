@@ -15,12 +15,14 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from perdure.engine.client.tasks import OpenTask
+from perdure.engine.core.audit import NOTE
 from perdure.errors import PerdureError, TaskClosed
 from perdure.http.api.tasks import person_of, visible_to
 from perdure.http.languages import say
 from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
+from perdure.http.pages.history_lines import events_of
 from perdure.http.pages.instance_actions import operation_of
 from perdure.http.pages.looks import keep_views, saved_views
 from perdure.http.pages.panels import panel_of
@@ -30,7 +32,9 @@ from perdure.http.problem import status_of
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint, Handler
 from perdure.http.task_sentences import deadline_sentence, due_in_short, is_late, label_of, urgency
+from perdure.model import payload
 from perdure.model.durations import moment
+from perdure.model.events import EventRaised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,6 +96,31 @@ async def complete(request: Request) -> Response:
     except PerdureError as error:
         return await _drawn(request, problem=told(request, error), given=form, status=status_of(error))
     return _see(request, "complete", await _next(request))
+
+
+async def open_decisions(request: Request) -> Response:
+    """POST /inbox/{task}/decisions: show the decisions so far. The audit log says who opened them."""
+    await read_form(request)
+    task = await _task(request)
+    if task is None:
+        return await _late(request)
+    note = NOTE.get()
+    if note is not None:
+        note.detail = task.id
+    return await _drawn(request, earlier=await _decisions_of(request, task))
+
+
+async def _decisions_of(request: Request, task: OpenTask) -> list[tuple[str, Any]]:
+    """The people who have decided, each with the answer."""
+    one = await client_of(request).get_status(task.instance_id, True, True, True)
+    given = (
+        [event for _, event in events_of(one) if isinstance(event, EventRaised)] if one is not None else []
+    )
+    return [
+        (event.decided_by, payload.decode(event.input) if event.input else None)
+        for event in given
+        if event.name == task.event and event.decided_by in task.given_by
+    ]
 
 
 def _move(verb: str) -> Handler:
@@ -162,7 +191,12 @@ def _asked(request: Request) -> _Asked:
 
 
 async def _drawn(
-    request: Request, *, problem: str = "", given: Mapping[str, str] | None = None, status: int = 200
+    request: Request,
+    *,
+    problem: str = "",
+    given: Mapping[str, str] | None = None,
+    status: int = 200,
+    earlier: Sequence[tuple[str, Any]] = (),
 ) -> Response:
     client, asked, caller = client_of(request), _asked(request), caller_of(request)
     now = moment(client.gateway.now())
@@ -190,6 +224,7 @@ async def _drawn(
         me=caller.person.name if caller.person is not None else "",
         task=task,
         panel=panel,
+        earlier=earlier,
         help=help_of(task.schema) if task is not None else "",
         fields=fields,
         keys=_keys(fields),
@@ -269,6 +304,7 @@ ENDPOINTS = (
     Endpoint(
         "/inbox/{task}/complete", ("POST",), as_page(complete), "decide", is_page=True, name="complete_task"
     ),
+    Endpoint("/inbox/{task}/decisions", ("POST",), as_page(open_decisions), "decide", is_page=True),
     *(
         Endpoint(
             f"/inbox/{{task}}/{verb}",
