@@ -21,7 +21,7 @@ from perdure.store.log.azure import AzureLog, AzureService, table_name
 from perdure.store.log.copying import write_copy
 from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed, Unknown
 from perdure.store.log.requests import Answer, Requests
-from perdure.store.log.store import LogStore, at_once
+from perdure.store.log.store import LogStore, Terms, at_once
 from perdure.store.port import Store
 from perdure.testing.conformance import StoreConformance
 from perdure.testing.transfer_suite import MovingConformance
@@ -275,7 +275,8 @@ def test_a_snapshot_and_a_takeover(connection: str, tmp_path: Path) -> None:
 
     def engine(machine: str) -> LogStore:
         service = AzureService(account_at(connection), name)
-        return LogStore(service, "claims", directory=str(tmp_path / machine), aside=at_once)
+        terms = Terms(lease=3_600)  # it must not run out on a slow machine
+        return LogStore(service, "claims", directory=str(tmp_path / machine), terms=terms, aside=at_once)
 
     first = engine("a")
     first.open()

@@ -268,6 +268,7 @@ class LogStore(SqliteStore):
         super().close_reader()
         while self._copies:
             self._copies.pop().cleanup()
+            self._service.close()
 
     def publish(self, address: str, token: str) -> None:
         super().publish(address, token)
