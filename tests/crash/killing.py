@@ -29,7 +29,7 @@ from typing import Any
 
 import perdure
 from perdure.engine.upkeep.verification import verify
-from perdure.store.sqlite.store import SqliteStore
+from perdure.store import open_store
 
 ROOT = Path(__file__).parents[2]
 WINDOW = 40  # requests on their way at a time
@@ -83,9 +83,10 @@ class Account:
 class Victim:
     """One life."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, store: str) -> None:
         self.born = time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": str(Path(perdure.__file__).parents[1])}
+        sources = str(Path(perdure.__file__).parents[1])
+        environment = {**os.environ, "PYTHONPATH": sources, "VICTIM_STORE": store}
         with (directory / "victim.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "tests/crash/victim.py"), str(directory)],
@@ -142,8 +143,13 @@ class Victim:
 class Killer:
     """Files, decides, kills, repeats."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(
+        self, directory: Path, seed: int, *, store: str = "", between: Callable[[], object] = lambda: None
+    ) -> None:
+        """`store` is the hub's, by default a file in the directory; `between` is called after each kill."""
         self.directory = directory
+        self.store = store or f"sqlite:///{directory}/hub.db"
+        self._between = between
         self.chance = random.Random(seed)
         self.account = Account()
         self.claims: dict[str, dict[str, Any]] = {}
@@ -161,6 +167,7 @@ class Killer:
         while self.account.kills < kills:
             self._life(self._lifetime())
             self.account.kills += 1
+            self._between()
             self.account.seconds = time.monotonic() - begun
             progress(self.account)
         self._last_life()
@@ -193,7 +200,7 @@ class Killer:
     def _victim(self) -> Victim:
         self._open.clear()
         self._asked_about = None
-        return Victim(self.directory)
+        return Victim(self.directory, self.store)
 
     def _listen(self, victim: Victim, patience: float) -> bool:
         """Take what the victim says; returns whether it lives."""
@@ -314,7 +321,7 @@ class Killer:
         bodies = Counter(line.rsplit(" ", 1)[0] for line in self._witness())
         account.bodies = sum(bodies.values())
         account.bodies_repeated = account.bodies - len(bodies)
-        store = SqliteStore(str(self.directory / "hub.db"), "victim")
+        store = open_store(self.store, "victim")
         account.problems.extend(verify(store).problems)
         left = store.counts()
         if set(left) - {"Completed"}:

@@ -138,7 +138,8 @@ async def main() -> None:
         ledger.execute("pragma journal_mode = wal")
         ledger.execute("create table if not exists paid (key text primary key, claim text, amount integer)")
         ledger.commit()
-    async with app.running(store=f"sqlite:///{DIRECTORY}/hub.db") as client:
+    store = os.environ.get("VICTIM_STORE") or f"sqlite:///{DIRECTORY}/hub.db"
+    async with app.running(store=store, hub="victim") as client:
         await serve(client)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 import perdure as df
 from perdure.errors import StoreUnusable
+from tests.crash.killing import Killer
 from tests.postgres.servers import free_port
 from tests.store.log.azurite import azurite
 
@@ -173,3 +175,19 @@ def test_a_server_is_killed_and_another_one_goes_on(account: str, tmp_path: Path
             assert time.monotonic() < until, statuses()
     verified = command("verify", "--store", "azure:", "--hub", "orders")
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_claims_are_neither_lost_nor_paid_twice(account: str, tmp_path: Path, is_long_run: bool) -> None:
+    """kill -9 at random; the replica stays, or is deleted before the next life."""
+    chance = random.Random(3)
+
+    def between() -> None:
+        if chance.random() < 0.5:
+            shutil.rmtree(tmp_path / "replicas", ignore_errors=True)
+
+    place = tmp_path / "claims"
+    place.mkdir()
+    found = Killer(place, seed=8, store="azure:", between=between).run(kills=30 if is_long_run else 4)
+    assert found.ok, found
+    assert found.acknowledged == found.filed == found.paid + found.denied, found
+    assert found.filed > 0
