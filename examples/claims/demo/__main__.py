@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -52,6 +53,7 @@ from examples.claims.demo.stage import Run, Stage
 from examples.claims.demo.traffic import FOR_YOU, STAFF, Desk, Staff, file_claims, statuses
 from examples.claims.demo.world import StageWorld, payments_at
 from examples.claims.model import Claim
+from examples.claims.reconciling import RECONCILIATION
 from examples.claims.scenarios import Looks, a_claim
 from examples.claims.screens.office import office
 from examples.claims.screens.room import Addresses, Room
@@ -242,11 +244,15 @@ async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: b
     share_secrets()
     async with AsyncExitStack() as stack:
         began = time.monotonic()
-        urls = await stack.enter_async_context(services())
-        office_url = f"http://localhost:{free_port(OFFICE_PORT)}"
+        urls = await stack.enter_async_context(services(any_port=port > 0))
+        listening = stack.enter_context(
+            socket.create_server(("127.0.0.1", 0 if port else free_port(OFFICE_PORT)))
+        )
+        office_url = f"http://localhost:{listening.getsockname()[1]}"
         server = Server(home() / DATABASE, port, environment(urls, office_url))
         await stack.enter_async_context(server)
         client = await stack.enter_async_context(df.connect(server.url, key=server.token))
+        await client.start_new("reconcile_nightly", RECONCILIATION, on_existing="return_existing")
         staff = await stack.enter_async_context(staffed(server, client))
         http = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, timeout=30))
         book = partial(payments_at, urls["bank"]) if "bank" in urls else book_in(home() / BANK_BOOK)
@@ -259,7 +265,7 @@ async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: b
             client, people, connections.links(office_url), PhotoStore(photo_folder()), server.token,
             Addresses(server=server.url, office=office_url, **urls), demo.stage,
         )  # fmt: skip
-        await stack.enter_async_context(serving(office(room), office_url))
+        await stack.enter_async_context(serving(office(room), listening))
         console.print(
             f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time. "
             f"Everything runs after {time.monotonic() - began:.1f} s.\n"
@@ -305,12 +311,10 @@ def show_addresses(room: Room, your_key: str) -> None:
 
 
 @asynccontextmanager
-async def serving(app: Starlette, url: str) -> AsyncIterator[None]:
+async def serving(app: Starlette, listening: socket.socket) -> AsyncIterator[None]:
     """Serve the office in this process, which the red button does not kill."""
-    server = _Quiet(
-        uvicorn.Config(app, "127.0.0.1", int(url.rpartition(":")[2]), log_level="error", lifespan="off")
-    )
-    task = asyncio.create_task(server.serve())
+    server = _Quiet(uvicorn.Config(app, log_level="error", lifespan="off"))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn sets an attribute
         await asyncio.sleep(0.02)
     try:

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import httpx2
-
 from examples.claims.connections import home
 from examples.claims.demo.server import REPOSITORY, ServerFailed, free_port, python_path
 
@@ -21,15 +19,21 @@ NEEDED = {"fraud": "sklearn", "photos": "skimage"}  # of the extra `demo`; witho
 
 
 @asynccontextmanager
-async def services() -> AsyncIterator[Mapping[str, str]]:
-    """Start all services at the same time; gives the address of each."""
-    ports = {name: free_port(FIRST_PORT + 10 * number) for number, name in enumerate(NAMES) if _is_here(name)}
+async def services(*, any_port: bool = False) -> AsyncIterator[Mapping[str, str]]:
+    """Start all services at the same time; gives the address of each, as it prints it when it can answer.
+
+    `any_port` leaves the ports to the system, so that several demos can run at once.
+    """
     async with AsyncExitStack() as stack:
-        for name, port in ports.items():
-            await stack.enter_async_context(_running(name, port))
-        urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        async with asyncio.timeout(PATIENCE), httpx2.AsyncClient(trust_env=False) as http:
-            await asyncio.gather(*(_healthy(http, url) for url in urls.values()))
+        started = {
+            name: await stack.enter_async_context(
+                _running(name, 0 if any_port else free_port(FIRST_PORT + 10 * number))
+            )
+            for number, name in enumerate(NAMES)
+            if _is_here(name)
+        }
+        async with asyncio.timeout(PATIENCE):
+            urls = {name: await _address(name, process) for name, process in started.items()}
         yield urls
 
 
@@ -39,30 +43,30 @@ def environment(urls: Mapping[str, str], office: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _running(name: str, port: int) -> AsyncIterator[None]:
+async def _running(name: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     with (home() / f"claims-{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", f"examples.claims.services.{name}"),
             *("--port", str(port), "--home", str(home())),
-            stdout=log,
+            stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *python_path()])},
         )
     try:
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
 
 
-async def _healthy(http: httpx2.AsyncClient, url: str) -> None:
-    while True:
-        try:
-            if (await http.get(f"{url}/health")).is_success:
-                return
-        except httpx2.TransportError:
-            await asyncio.sleep(0.1)
+async def _address(name: str, process: asyncio.subprocess.Process) -> str:
+    """The address in the line that a service prints when it listens."""
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode().strip()
+    if "http://" not in line:
+        raise ServerFailed(f"the service {name} did not start: see {home() / f'claims-{name}.log'}")
+    return "http://" + line.partition("http://")[2]
 
 
 def _is_here(name: str) -> bool:
