@@ -1,13 +1,14 @@
-"""Pictures of an instance's page and of the inbox, taken from the claims demo by a headless Chromium.
+"""Pictures for README and documentation, taken from the claims demo by a headless Chromium.
 
     python deploy/pictures.py [folder]      (make screenshots)
 
 The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for
-each colour scheme, of the inbox also for a phone. Run it again when the pages change. Times and ages in the pictures
-differ at each run.
+each colour scheme: of an instance's page, of the inbox on a desktop and on a phone, and of the office's stage with a
+claimant's page. Run it again when the pages change. Times and ages in the pictures differ at each run.
 """
 
 import asyncio
+import io
 import os
 import sys
 import tempfile
@@ -72,6 +73,51 @@ async def _inbox(browser: Any, url: str, key: str, claim: str, scheme: str, fold
         await context.close()
 
 
+async def photograph_office(folder: Path) -> None:
+    """Run the demo with its services, play every story, and photograph the stage and a claimant's page."""
+    from PIL import Image
+    from playwright.async_api import async_playwright
+
+    command = [sys.executable, "-m", "examples.claims.demo", "--claims", str(CLAIMS)]
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    demo = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=settings)
+    try:
+        stage = await _address(demo, "stage")
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            for scheme in SCHEMES:
+                desk = await browser.new_page(viewport={"width": 1280, "height": 1180}, color_scheme=scheme)  # type: ignore[arg-type]
+                await desk.goto(stage)
+                if scheme == SCHEMES[0]:
+                    await desk.get_by_role("button", name="Run all").click()
+                    await desk.wait_for_selector("li.case.run")
+                    await desk.wait_for_selector("li.case.run", state="detached", timeout=120_000)
+                link = await desk.get_attribute('li:has-text("Asked for more") a[href^="/claim"]', "href")
+                phone = await browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
+                await phone.goto(stage.partition("/stage")[0] + str(link))
+                shots = [await desk.screenshot(), await phone.screenshot()]
+                wide, narrow = (Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots)
+                whole = Image.new("RGB", (wide.width + 40 + 546, wide.height), (208, 204, 198))
+                whole.paste(wide, (0, 0))
+                whole.paste(narrow.resize((546, wide.height), Image.Resampling.LANCZOS), (wide.width + 40, 0))
+                whole.thumbnail((1240, 1240), Image.Resampling.LANCZOS)
+                whole.quantize(160).save(folder / f"office-{scheme}.png", optimize=True)
+            await browser.close()
+    finally:
+        demo.terminate()
+        await demo.wait()
+
+
+async def _address(demo: asyncio.subprocess.Process, screen: str) -> str:
+    """The address of a screen, as the demo prints it."""
+    assert demo.stdout is not None
+    async for line in demo.stdout:
+        name, _, address = line.decode().strip().partition(" ")
+        if name == screen:
+            return address.strip()
+    raise RuntimeError(f"the demo has ended without an address of {screen}")
+
+
 async def _until_attempt(client: Any, instance_id: str, attempt: int) -> None:
     """Wait until the activity of an instance is about to be tried for the given time."""
     async for status in client.watch(instance_id):
@@ -87,3 +133,6 @@ if __name__ == "__main__":
         os.chdir(scratch)  # the demo's files go here, and errors in the pictures name them without a folder
         os.environ.pop("CLAIMS_HOME", None)
         asyncio.run(main(target))
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        asyncio.run(photograph_office(target))
