@@ -3,9 +3,10 @@
     magic 2 | kind 1 | format 1 | flags 1 | incarnation 8 | id 16 | SHA-256 of the record before 32 | content
 
 The hash of the record before ties a replica to its log, and lets `perdure verify` walk the log. The id is random, so
-a record is equal to no other. A batch is written as it is, by the names of its fields, without the empty ones;
-fields are only ever added, with defaults. Contents above 4 KiB are deflated. A record that would be larger than the
-log accepts has its content in a blob.
+a record is equal to no other. A batch is written as it is, by the names of its fields, without the empty ones.
+Fields and columns are only ever added, at the end and with defaults. Each addition raises FORMAT, because an earlier
+version would leave it out. Contents above 4 KiB are deflated. A record that would be larger than the log accepts has
+its content in a blob.
 """
 
 from __future__ import annotations

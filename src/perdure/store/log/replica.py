@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import apsw
 
-from perdure.errors import StoreError, StoreUnusable
+from perdure.errors import StoreError, StoreTooNew, StoreUnusable
 from perdure.model.records import Batch
 from perdure.model.ring import HEAD, RingRow
 from perdure.store.log.records import BEGINNING, Epoch, MovedTo, content_of, digest_of, header_of
 from perdure.store.sqlite.commit import Committer
-from perdure.store.sqlite.connection import open_writer
+from perdure.store.sqlite.connection import SCHEMA_VERSION, open_writer
 from perdure.store.sqlite.lock import read_server_file
 from perdure.store.sqlite.statements import query
 
@@ -202,11 +202,14 @@ class Replica:
     def replace(self, source: str, place: Place) -> None:
         """Take the content of a snapshot's file, which is at this place. Readers see the one or the other."""
         flags = apsw.SQLITE_OPEN_READONLY
-        with (
-            closing(apsw.Connection(source, flags=flags)) as reader,
-            self.writer.backup("main", reader, "main") as backup,
-        ):
-            backup.step(-1)
+        with closing(apsw.Connection(source, flags=flags)) as reader:
+            if reader.pragma("user_version") > SCHEMA_VERSION:
+                raise StoreTooNew(
+                    "the newest snapshot of the hub was made by a newer version of perdure: install that version, "
+                    "or a newer one"
+                )
+            with self.writer.backup("main", reader, "main") as backup:
+                backup.step(-1)
         self._committer = None
         self.writer.execute(_TABLE)
         with self.changing():
