@@ -248,6 +248,7 @@ def test_a_picture_of_any_size_is_looked_at(size):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_figures_of_the_readme(trained):
     damage.DRAWINGS = 80
     damage.classifier.cache_clear()
@@ -258,6 +259,6 @@ def test_the_figures_of_the_readme(trained):
     others = [draw(figures.FIRST_SEED + 500 + seed).picture for seed in range(60)]
     seen = figures.resemblance_figures(pictures, others)
     assert seen["mirrored"] == seen["encoded again, smaller"] == 1
-    assert seen["cropped"] > 0.6 and seen["a new photo"] <= 0.05
+    assert seen["cropped"] > 0.5 and seen["a new photo"] <= 0.05
     unreadable = figures.sharpness_figures(pictures)
     assert unreadable["as drawn"] == 0 and unreadable["blurred by 6 px of 640"] == 1
