@@ -22,9 +22,12 @@ from perdure.errors import (
     StoreError,
     StoreFull,
 )
+from perdure.model.human_tasks import decode_task
 from perdure.model.messages import (
+    CompleteTask,
     EntityOperation,
     Message,
+    MoveTask,
     Purge,
     RaiseEvent,
     Resume,
@@ -33,10 +36,12 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
+from perdure.model.records import TaskFilter
 from perdure.model.trace_context import TraceContext
 from simulation.backend import StoreBackend
 from simulation.injector import SimulatedCrash
 from simulation.plan import Client, Order
+from simulation.program import PEOPLE
 from simulation.stage import Process, Stage
 
 NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
@@ -59,6 +64,7 @@ class Dealing:
     sent_at: int = 0
     asked_at: int = 0  # by the hub's clock
     remembered_as: str = ""  # what its answer is kept under
+    task: int = -1  # the task that it is about
 
     @property
     def operation_id(self) -> str:
@@ -286,6 +292,8 @@ class Actor:
                     operation_id=key,
                     trace=self._trace(order),
                 )
+            case "decide" | "complete" | "claim" | "release":
+                return self._of_person(dealing)
             case "signal":
                 return EntityOperation(
                     instance_id=target,
@@ -312,6 +320,52 @@ class Actor:
                 return self._restart(dealing)
             case _:
                 return Purge(instance_id=target, operation_id=key)
+
+    def _of_person(self, dealing: Dealing) -> Message | None:
+        """A person's message. About a task, it names the one that the person sees; without one there is none."""
+        order, key, target = dealing.order, dealing.operation_id, dealing.target
+        roles = ("judge", "chief") if order.person in PEOPLE else ()
+        body = Raw(msgspec.json.encode(order.key))
+        if order.verb == "decide":
+            return RaiseEvent(
+                instance_id=target,
+                name=order.event,
+                input=body,
+                operation_id=key,
+                decided_by=order.person,
+                roles=roles,
+            )
+        if dealing.task < 0:
+            dealing.task = self._task_in_sight(order)
+        if dealing.task < 0:
+            return None
+        if order.verb == "complete":
+            return CompleteTask(
+                instance_id=target,
+                name=order.event,
+                input=body,
+                operation_id=key,
+                decided_by=order.person,
+                roles=roles,
+                task=dealing.task,
+            )
+        return MoveTask(
+            instance_id=target,
+            task=dealing.task,
+            verb="claim" if order.verb == "claim" else "release",
+            person=order.person,
+            roles=roles,
+            operation_id=key,
+        )
+
+    def _task_in_sight(self, order: Order) -> int:
+        """The open task of the order's target, as a list of tasks names it; -1 without one."""
+        for row in self._world.backend.store.tasks(TaskFilter(event=order.event)):
+            if row.instance_id == order.target:
+                assert row.wait.task is not None
+                of = decode_task(row.wait.task).details.of
+                return row.wait.wait_id if of < 0 else of
+        return -1
 
     def _named(self, dealing: Dealing, message: Message) -> Message:
         """The message under a name that orders of other verbs, and for other targets, have too.

@@ -9,6 +9,7 @@ from perdure.model import events as ev
 from perdure.replay.state import State
 from simulation.activities import attempts_of, pause_after
 from simulation.ledger import Past, RunRecord
+from simulation.people_checks import ANSWERS
 from simulation.program import Call, Wait, calls_of, steps_of, waits_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class _HistoryWalk:
             taken = state.taken.get(wait_id)
             if taken is None or taken[2][0] != number:
                 self._bad("pairing", f"event {number} did not go to wait {wait_id}, which the code awaited")
-        self._deadlines(state, asked_at)
+        answers = {d.order.key: d.asked_at for d in self._world.dealings if d.order.verb in ANSWERS}
+        self._deadlines(state, asked_at | answers)
 
     def _deadlines(self, state: State, asked_at: dict[int, int]) -> None:
         """No wait has taken an event that was sent at its deadline or after it."""

@@ -26,6 +26,7 @@ from perdure.replay.context import OrchestrationContext
 from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
 from perdure.replay.environment import CallTarget
+from perdure.replay.human_tasks import HumanTask
 from perdure.replay.settle import Invocation
 from perdure.replay.task import NO_DEFAULT, CallTask, RetryTask, Task
 from simulation.activities import input_of
@@ -43,6 +44,7 @@ from simulation.program import (
     Marked,
     Monitor,
     Nap,
+    Panel,
     Part,
     Program,
     Quit,
@@ -219,6 +221,9 @@ class _Run:
                 log.append(self._won(tasks, winner, step))
             case Section():
                 log.append((yield from self._section(context, step)))
+            case Panel():
+                task = _panel_of(context, step)
+                log.append(_decided(task, (yield task)))
             case Boom(held=held) if held:
                 with (yield context.lock(held)):
                     self._act(context, step, log)
@@ -307,6 +312,9 @@ class _Run:
                 log.append(self._won(tasks, await context.task_any(tasks), step))
             case Section():
                 log.append(await self._asection(context, step))
+            case Panel():
+                task = _panel_of(context, step)
+                log.append(_decided(task, await task))
             case Boom(held=held) if held:
                 async with context.lock(held):
                     self._act(context, step, log)
@@ -463,6 +471,27 @@ def _asked_of_people(context: Context, step: Wait) -> Task[Any]:
         remind=(step.timeout / 4, step.timeout / 2),
         default=-1 if step.default else NO_DEFAULT,
     )
+
+
+def _panel_of(context: Context, panel: Panel) -> HumanTask[Any]:
+    """Several people are asked."""
+    half = timedelta(seconds=panel.timeout / 2)
+    return context.human_task(
+        panel.event,
+        title="Pay?",
+        roles=("judge",),
+        timeout=panel.timeout,
+        escalate={half: "chief"} if panel.escalates else None,
+        decisions=panel.decisions,
+        default=-1,
+    )
+
+
+def _decided(task: HumanTask[Any], value: Any) -> Entry:
+    if value == -1:
+        return ["undecided"]
+    keys = value if isinstance(value, list) else [value]
+    return ["decided", [[key, person] for key, person in zip(keys, task.decided_by, strict=True)]]
 
 
 def _id_of(context: Context, sub: Sub) -> str | None:

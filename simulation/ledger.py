@@ -24,6 +24,7 @@ from perdure.model.records import (
     InboxRow,
     InstanceRow,
     InstanceUpdate,
+    TaskMove,
 )
 from perdure.replay.state import State, fold
 from simulation.activity_pool import Ran
@@ -136,6 +137,8 @@ class Ledger:
         self.given_up: set[str] = set()  # ids of which a message could not even be kept for later
         self.seen: set[str] = set()
         self.dropped: list[DroppedRow] = []
+        self.held_by: dict[tuple[int, int], str] = {}  # who has claimed a task, by instance and wait
+        self.holders: list[tuple[RunRecord, str]] = []  # everyone who has, and where
         self.dropped_in: list[int] = []  # the commit that brought each
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
         self.called: dict[Key, tuple[str, int]] = {}  # the child's id, and the commit that called it
@@ -408,6 +411,8 @@ class Ledger:
         for wait in batch.waits_opened:
             if wait.instance_no in self.runs:
                 self.runs[wait.instance_no].waits.add(wait.wait_id)
+        for move in batch.task_moves:
+            self._hold(move)
         for number, status in batch.custom_status:
             if number in self.runs:
                 self.runs[number].custom_status = status
@@ -419,6 +424,17 @@ class Ledger:
                 first = min(self.runs[number].executions, default=below)
                 if first < below - 1:
                     self._met("several generations in one batch")
+
+    def _hold(self, move: TaskMove) -> None:
+        """No task goes from one person to another without being released or assigned in between (P4)."""
+        run = self.runs[move.instance_no]
+        before = self.held_by.get((move.instance_no, move.wait_id), "")
+        if before and move.holder and before != move.holder:
+            self.problem("P4", f"{run}: {move.holder} holds a task that {before} has claimed")
+        self.held_by[move.instance_no, move.wait_id] = move.holder
+        if move.holder:
+            self.holders.append((run, move.holder))
+            self._met("a task claimed")
 
     def _entity(self, run: RunRecord, state: bytes) -> None:
         before, after = decode_record(run.entity_state), decode_record(state)

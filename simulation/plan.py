@@ -12,7 +12,7 @@ class Order:
     """One operation of a client. `key` names it for ever; with an id of its own it may be repeated."""
 
     key: int
-    verb: str  # start | raise | signal | suspend | resume | terminate[-child] | restart | rewind | purge
+    verb: str  # start | raise | signal | suspend | resume | terminate[-child] | restart | rewind | purge | decide ...
     target: str
     pause: float = 0.0  # seconds after the order before it
     with_id: bool = True
@@ -24,6 +24,7 @@ class Order:
     recursive: bool = False
     new_id: bool = False
     operation: str = ""
+    person: str = ""  # who does it; "" for a sender without a proven name
 
 
 @dataclass(frozen=True)

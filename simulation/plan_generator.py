@@ -9,6 +9,7 @@ from typing import Any
 
 from simulation.activities import ENDS
 from simulation.entity_generator import with_entities
+from simulation.people import with_people
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import (
     Boom,
@@ -53,7 +54,8 @@ def plan_of(seed: int) -> Plan:
     faults += _pauses(chance.of("pauses"))
     program = with_final(program, chance.of("payloads"))
     program = with_abrupt_ends(program, chance.of("abrupt ends"))
-    return with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
+    plan = with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
+    return with_people(plan, chance.of("people"))
 
 
 def with_final(program: Program, random: Random) -> Program:

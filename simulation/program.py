@@ -177,6 +177,22 @@ class Section:
     stays: bool = False
 
 
+PEOPLE = ("ada", "ben", "cyd", "dan")
+"""People with the roles that a panel asks for."""
+STRANGER = "eve"
+"""A person without them."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A human task that `decisions` different people decide before `timeout`; it returns a default afterwards."""
+
+    event: str
+    decisions: int
+    timeout: float
+    escalates: bool = False
+
+
 Part = Call | Sub | Sleep | Wait | Ask
 Step = (
     Call
@@ -197,6 +213,7 @@ Step = (
     | Ask
     | Tell
     | Section
+    | Panel
 )
 
 

@@ -24,6 +24,7 @@ from simulation.program import (
     Marked,
     Monitor,
     Nap,
+    Panel,
     Program,
     Quit,
     Section,
@@ -105,6 +106,9 @@ class Reference:
                 _demand(len(entry[1]) == len(step.entities) * (1 if step.stays else 2), "each entity", entry)
                 for one in entry[1]:
                     self._ask(True, one)
+            case Panel():
+                decided = entry[0] == "decided" and len(entry[1]) == step.decisions
+                _demand(decided or entry == ["undecided"], f"{step.decisions} decisions", entry)
             case Sub():
                 self._sub(step, entry)
             case Every():

@@ -185,6 +185,7 @@ def _bare(event: Any, timeless: bool) -> Any:
         bare.pop("fire_at", None)
         bare.pop("deadline", None)
         bare.get("task", {}).pop("reminders", None)
+        bare.get("task", {}).pop("escalations", None)
         bare.pop("at", None)
         bare["name"] = bare.get("name", "")[:6]  # what follows is a UUID, which is made from the time
     return bare

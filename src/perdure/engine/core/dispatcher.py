@@ -18,7 +18,7 @@ the start and end of a batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from perdure.engine.core import forwarding, repeats, sealing, task_rows
@@ -30,7 +30,7 @@ from perdure.engine.core.ports import Released
 from perdure.engine.core.recovery import quarantine
 from perdure.engine.core.worker_state import WorkerState
 from perdure.model.instances import is_derived
-from perdure.model.messages import ActivityResult, Message, Rewind, Start
+from perdure.model.messages import ActivityResult, CompleteTask, Message, MoveTask, Rewind, Start
 from perdure.model.records import Batch, SeenRow, StoredInstance, WaitRow
 from perdure.store.port import Opening
 
@@ -188,6 +188,15 @@ class Dispatcher(WorkerState):
             and any(type(e.message) is Rewind for e in aside.get(stored.row.instance_id, ()))
         ]
 
+    def about_tasks(self, cold: Iterable[str]) -> set[str]:
+        """Those of these instances with a message that needs the rows of their tasks."""
+        aside = self.open_batch.aside
+        return {
+            instance_id
+            for instance_id in cold
+            if any(isinstance(e.message, MoveTask | CompleteTask) for e in aside.get(instance_id, ()))
+        }
+
     def operations(self, cold: Iterable[str]) -> list[str]:
         """The operation ids to look up for messages that wait for their instance."""
         batch = self.open_batch
@@ -206,8 +215,12 @@ class Dispatcher(WorkerState):
         loaded: Iterable[StoredInstance],
         operations: Iterable[str] = (),
         seen: Iterable[SeenRow] = (),
+        tasks: Mapping[int, Sequence[WaitRow]] | None = None,
     ) -> list[str]:
         """Add the loaded instances; their waiting messages come next, in order.
+
+        `tasks` has the open waits of those with a message about a task, by number. They are read here and not before
+        the next batch, because an instance that is evicted after each batch would never have them.
 
         Returns log lines about unreadable messages.
         """
@@ -224,6 +237,8 @@ class Dispatcher(WorkerState):
                 instance.waiting = (deque(held) if instance.entity_state is not None else list(held)) or None
                 if instance.waiting:  # messages held from here on get higher numbers
                     self.message_numbers.exceed(instance.waiting[-1].row_no)
+                if tasks and instance.no in tasks:
+                    instance.tasks = task_rows.read(tasks[instance.no])
                 self.cache.keep(instance)
                 if batch.is_elsewhere(instance.instance_id):
                     batch.borrowed.add(instance.instance_id)

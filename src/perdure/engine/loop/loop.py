@@ -46,7 +46,7 @@ from perdure.errors import (
     StoreFull,
 )
 from perdure.model.messages import ActivityResult, Message, Wake
-from perdure.model.records import Batch
+from perdure.model.records import Batch, InstanceRow, WaitRow
 from perdure.model.waiting import next_step
 from perdure.replay.environment import RunApart
 from perdure.store.port import EngineStore, Opening
@@ -416,8 +416,18 @@ class Loop:
             whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
             if whole is not None:
                 stored.history, stored.bodies = whole.history, whole.bodies
-        _log_unread(dispatcher.admit(cold, loaded, operations, store.seen(operations) if operations else ()))
+        seen = store.seen(operations) if operations else ()
+        owners = dispatcher.about_tasks(cold)
+        tasks = self._tasks_of(one.row for one in loaded if one.row.instance_id in owners) if owners else None
+        _log_unread(dispatcher.admit(cold, loaded, operations, seen, tasks))
         return ()
+
+    def _tasks_of(self, rows: Iterable[InstanceRow]) -> dict[int, list[WaitRow]]:
+        """The open waits of these instances, by number."""
+        tasks: dict[int, list[WaitRow]] = {row.instance_no: [] for row in rows}
+        for wait in self.store.waits(list(tasks)):
+            tasks[wait.instance_no].append(wait)
+        return tasks
 
     def _seal(self) -> Batch:
         """The rows of the batch, those of the audit log included."""
