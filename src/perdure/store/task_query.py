@@ -1,4 +1,4 @@
-"""The query for people's tasks: open waits, due first, through the index waits_due. Shared by SQL's two stores."""
+"""The query for people's tasks: open waits, due first, through an index. Shared by SQL's two stores."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DUE: Final = f"(case w.deadline when 0 then {NEVER_DUE} else w.deadline end)"
 """The indexed expression, word for word."""
+WHOSE: Final = "(case w.holder when '' then w.assignee else w.holder end)"
+"""Whose task it is, word for word as in the index waits_of_person."""
 _WIDTH: Final = len(WaitRow._fields)
 _OF_INSTANCE: Final = ("instance_id", "name", "tags", "status")
 COLUMNS: Final = ", ".join(
@@ -26,7 +28,7 @@ COLUMNS: Final = ", ".join(
 def conditions(wanted: TaskFilter, has_text: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Each condition of the filter, with its values. `has_text` tests whether the first text contains the second."""
     if wanted.person:
-        yield "(w.holder = ? or (w.holder = '' and w.assignee = ?))", (wanted.person, wanted.person)
+        yield f"{WHOSE} = ? and (w.holder <> '' or w.assignee <> '')", (wanted.person,)
     if wanted.role:
         yield has_text.format("w.roles", "?"), (role_text((wanted.role,)),)
     if wanted.name:

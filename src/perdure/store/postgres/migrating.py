@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.store.postgres.address import Address
     from perdure.store.postgres.pipeline import Wire
 
-VERSION: Final = 4
+VERSION: Final = 5
 _VERSIONS: Final = (
     "create table if not exists {schema}.versions "
     "(version bigint primary key, at timestamptz not null default now())"

@@ -23,7 +23,7 @@ from perdure.store.sqlite.statements import CACHED, read_sql
 from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 _REPLAYS_SINCE: Final = 6  # the version whose instances have the columns
 RING_SINCE: Final = 8  # the version that has the table
 _OLDEST_SQLITE: Final = (3, 51, 3)

@@ -29,12 +29,16 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
 def build_tasks(wanted: TaskFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
     """The statement for a list of tasks, and its values."""
     found = [("i.hub_no = ?", (hub_no,)), *conditions_of_tasks(wanted, "instr({}, {}) > 0")]
-    index = "indexed by waits_due" if wanted.instance_no is None else ""
+    index = f"indexed by {_index_of(wanted)}" if wanted.instance_no is None else ""
     return (
         f"select {COLUMNS} from waits w {index} cross join instances i on i.instance_no = w.instance_no "
         f"where {' and '.join(text for text, _ in found)} order by {DUE}, w.instance_no, w.wait_id limit ?",
         (*[value for _, values in found for value in values], wanted.top),
     )
+
+
+def _index_of(wanted: TaskFilter) -> str:
+    return "waits_of_person" if wanted.person else "waits_due"
 
 
 def build_count(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
