@@ -23,7 +23,7 @@ FOR_A_DAY = df.RetryPolicy(  # messages and bookkeeping: then a person takes ove
     jitter=0.2,
     non_retryable=("Undeliverable",),
 )
-IN_TIME = df.RetryPolicy(  # reminders: an old one helps nobody
+IN_TIME = df.RetryPolicy(  # reminders: an old one is of no use
     first_interval=timedelta(seconds=1), backoff=2.0, max_attempts=8, jitter=0.2
 )
 AWAY = (429, 500, 502, 503, 504)  # the statuses of a service that is busy or down

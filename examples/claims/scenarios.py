@@ -157,7 +157,7 @@ async def differing(world: World, claim_id: str) -> str:
 
 @scenario(
     "Fraud",
-    "Major damage, no witness, no report, injuries of nobody.",
+    "Major damage, no witness, no report, and injuries without an injured person.",
     "Refused with reasons. Nothing is paid.",
 )
 async def fraud(world: World, claim_id: str) -> str:
@@ -262,7 +262,7 @@ async def undecided(world: World, claim_id: str) -> str:
     end = await _is_paid(world, claim_id, 9_500)
     _check(
         "We are late, and your claim is still open" in await world.letters(claim_id),
-        "nobody told the customer",
+        "the customer was not told",
     )
     return f"a supervisor decided; {end}"
 
@@ -351,7 +351,7 @@ REASONS: dict[Verdict, str] = {
 
 
 async def a_claim(world: World, claim_id: str, looks: Looks = "clean") -> Claim:
-    """A dent of $1,640 that nobody would doubt, from the app."""
+    """A plain dent of $1,640, from the app."""
     return Claim(
         claim_id=claim_id,
         policy_bound=TODAY - timedelta(days=3 * 365),

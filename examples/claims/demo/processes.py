@@ -12,7 +12,7 @@ from pathlib import Path
 from examples.claims.connections import home
 from examples.claims.demo.server import REPOSITORY, ServerFailed, free_port, python_path
 
-PATIENCE = 60.0  # seconds until a service must answer; fraud scoring trains its model first
+PATIENCE = 180.0  # seconds until a service must answer; fraud scoring trains its model first
 FIRST_PORT = 7081
 NAMES = ("fraud", "photos", "bank", "post")
 NEEDED = {"fraud": "sklearn", "photos": "skimage"}  # of the extra `demo`; without them a stand-in serves

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 REPOSITORY = Path(__file__).parents[3]
-PATIENCE = 90.0  # seconds until the server must report that it is healthy
+PATIENCE = 120.0  # seconds until the server must report that it is healthy
 
 
 class ServerFailed(Exception):

@@ -21,7 +21,7 @@ from examples.claims.model import Claim, Ending, Outcome, Stage
 from examples.claims.people import Claimant, People
 from examples.claims.scenarios import TODAY, DidNotComeTrue, Fault, Looks
 
-LONG = 90.0  # seconds after which a story that does not go on did not come true
+LONG = 180.0  # seconds after which a story that does not go on did not come true
 A_LOOK = 0.1
 ENDINGS: tuple[Ending, ...] = ("paid", "rejected", "denied", "settled otherwise")
 SEVEN_MONTHS = timedelta(days=210)
@@ -37,7 +37,7 @@ class StageWorld:
     people: People
     urls: Mapping[str, str]
     http: httpx2.AsyncClient
-    patience: timedelta = timedelta(seconds=12)
+    patience: timedelta = timedelta(seconds=20)
     _broken: asyncio.Lock = field(default_factory=asyncio.Lock)
     _numbers: Any = field(default_factory=lambda: count(time.time_ns() % 10**9))
 

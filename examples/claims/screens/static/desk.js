@@ -1,4 +1,4 @@
-// Keeps a page of the staff up to date: its inside is fetched again while nobody types or presses in it.
+// Keeps a page of the staff up to date: its inside is fetched again as long as no one types in it.
 // Without this script the page is right when it is loaded.
 "use strict";
 
