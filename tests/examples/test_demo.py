@@ -13,10 +13,11 @@ import pytest
 
 from examples.claims.connections import BANK_BOOK
 from examples.claims.demo.report import audit, book_in
+from examples.claims.demo.stage import Run, Stage
 from examples.claims.ledger import Ledger
 from examples.claims.model import Claim, Payment, Ruling
 from examples.claims.process import app, claims_orchestrator
-from examples.claims.scenarios import ADA, SCENARIOS
+from examples.claims.scenarios import ADA, SCENARIOS, DidNotComeTrue, Scenario
 from examples.claims.source import claims_of, made_up
 from tests.postgres.servers import free_port
 
@@ -117,3 +118,24 @@ def harmless(claim: Claim) -> Claim:
         property_amount=0,
         vehicle_amount=9_000,
     )
+
+
+async def test_the_stage_says_which_story_did_not_come_true_and_why():
+    async def true(world, claim_id):
+        return f"{claim_id[:3]} was paid"
+
+    async def false(world, claim_id):
+        raise DidNotComeTrue("the bank has paid [1, 1]")
+
+    async def broken(world, claim_id):
+        raise ConnectionError("no server")
+
+    stories = [Scenario(play.__name__, play.__name__, "", "", play) for play in (true, false, broken)]
+    stage = Stage(None, None, runs=[Run(story) for story in stories])
+    told = []
+    await stage.play_all(told.append)
+    assert {run.story.name: (run.state, run.end) for run in told} == {
+        "true": ("came true", "VI- was paid"),
+        "false": ("did not come true", "the bank has paid [1, 1]"),
+        "broken": ("did not come true", "ConnectionError: no server"),
+    }
