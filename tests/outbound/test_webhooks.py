@@ -253,7 +253,8 @@ async def test_a_parked_instance_is_told(server):
         await env.client.raise_event(instance, "Decide", True, person=ADA)
         await env.settled()
         parked = [one for one in told(server) if one["type"] == "instance.parked"]
-        assert [one["data"]["reason"] for one in parked] == ["nondeterminism"]
+        # An instance that is tried again, by the restart and by the event, is parked again.
+        assert {one["data"]["reason"] for one in parked} == {"nondeterminism"}
 
 
 async def test_built_in_instances_and_other_kinds_are_not_told(server):

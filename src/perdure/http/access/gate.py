@@ -55,7 +55,7 @@ class IncomingTraces(Protocol):
         """The block in which a request is handled."""
 
 
-log = logging.getLogger("perdure.access")
+log = logging.getLogger("perdure.http")
 SIGNED_IN: Final = "perdure.signed-in"
 """The key in a request's scope for the caller whom the application's own sign-in knows."""
 DENIALS: Final = ("unauthenticated", "forbidden", "bad-link", "rate-limited", "too-many-failures")

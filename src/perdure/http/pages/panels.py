@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.engine.client.tasks import OpenTask
 
-log = logging.getLogger("perdure.pages")
+log = logging.getLogger("perdure.http")
 FAILED: Final = Markup(
     "<p class=\"problem\">The application's panel for this task failed. The server's log has the error.</p>"
 )
