@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "undo-with-a-saga.md",
             "events-and-approvals.md",
             "people-in-the-loop.md",
+            "identity.md",
             "entities.md",
             "call-http.md",
             "webhooks.md",

@@ -21,6 +21,7 @@ from perdure.errors import (
     PerdureError,
     StoreError,
     StoreFull,
+    StoreUnusable,
 )
 from perdure.model.human_tasks import decode_task
 from perdure.model.messages import (
@@ -360,7 +361,11 @@ class Actor:
 
     def _task_in_sight(self, order: Order) -> int:
         """The open task of the order's target, as a list of tasks names it; -1 without one."""
-        for row in self._world.backend.store.tasks(TaskFilter(event=order.event)):
+        try:
+            rows = self._world.backend.store.tasks(TaskFilter(event=order.event))
+        except StoreUnusable:  # in a log there is no hub before the first engine has made it
+            return -1
+        for row in rows:
             if row.instance_id == order.target:
                 assert row.wait.task is not None
                 of = decode_task(row.wait.task).details.of

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from simulation.plan import Client, Order, Plan
-from simulation.program import PEOPLE, STRANGER, Panel, Program, Sleep
+from simulation.program import PEOPLE, STRANGER, Boom, Panel, Program, Sleep
 
 KEYS = 700_000  # keys of what people do begin here
 TIMEOUTS = (5.0, 20.0, 60.0)
@@ -27,7 +27,8 @@ def with_people(plan: Plan, random: Random) -> Plan:
     generations = list(body.generations)
     at = random.randrange(len(generations))
     steps = generations[at]
-    place = random.choice((0, 0, random.randint(0, len(steps))))
+    reached = next((n for n, step in enumerate(steps) if isinstance(step, Boom)), len(steps))
+    place = random.choice((0, 0, random.randint(0, reached)))
     after = Sleep(random.choice((1.0, 30.0, 90.0)))  # a late answer finds the instance still there
     generations[at] = (*steps[:place], panel, after, *steps[place:])
     bodies = (replace(body, generations=tuple(generations)), *plan.program.bodies[1:])

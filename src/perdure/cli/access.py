@@ -28,7 +28,9 @@ commands.add_typer(keys, name="keys")
 ScopeOption = Annotated[
     list[str],
     typer.Option(
-        "--scope", "-s", help="metrics, read, operate, admin, function or function:NAME. Can be repeated."
+        "--scope",
+        "-s",
+        help="metrics, read, decide, operate, admin, function, function:NAME, or role:NAME. Can be repeated.",
     ),
 ]
 ExpiresOption = Annotated[
