@@ -221,3 +221,33 @@ def test_a_cookie_with_anything_else_is_ignored(http: TestClient, value: str) ->
 
 def test_a_choice_needs_the_forms_token(http: TestClient) -> None:
     assert http.post("/look", data={"theme": "dark"}, follow_redirects=False).status_code == 403
+
+
+POLISH = """
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=utf-8\\n"
+"Plural-Forms: nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2);\\n"
+
+msgid "%(number)s day"
+msgid_plural "%(number)s days"
+msgstr[0] "%(number)s dzień"
+msgstr[1] "%(number)s dni"
+msgstr[2] "%(number)s dnia"
+"""
+
+
+def test_a_third_language_is_a_file_with_plural_forms_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pl.po").write_text(POLISH)
+    monkeypatch.setattr(languages, "FOLDER", tmp_path)
+    with speaking(Speech("pl")):
+        said = [languages.say_number("%(number)s day", "%(number)s days", number) for number in (1, 2, 5, 22)]
+    assert said == ["1 dzień", "2 dni", "5 dnia", "22 dni"]
+
+
+def test_a_page_without_translation_is_english_and_says_so(http: TestClient) -> None:
+    found = http.get("/keys", headers=as_key(ADMIN) | {"accept-language": "de"})
+    assert (found.headers["content-language"], '<html lang="en">' in found.text) == ("en", True)
+    assert "Abmelden" not in found.text

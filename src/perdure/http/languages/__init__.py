@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import cache
+from gettext import c2py
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,10 +145,8 @@ def _plurals(language: str) -> dict[str, tuple[str, ...]]:
 
 @cache
 def _plural_of(language: str) -> Any:
-    forms = _read(language)
-    locale = Locale.parse(language)
-    tags = [*locale.plural_form.tags, "other"]
-    return lambda number: min(tags.index(locale.plural_form(number)), forms.num_plurals - 1)
+    """Which form a number takes, by the header of the catalogue."""
+    return c2py(_read(language).plural_expr)
 
 
 __all__ = [

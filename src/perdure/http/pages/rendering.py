@@ -4,6 +4,7 @@ safe (`perdure.http.pages.error_pages`)."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ OnError = Callable[[Request, Exception], Awaitable[Response]]
 FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "/readyz", "/openapi.json")
 """Path prefixes for which an error is always a problem document."""
 
+_TRANSLATED = frozenset(("inbox.html", "decide.html", "decided.html"))
+"""The pages that people outside the team see. The others are in English."""
 _IN_SHORT = {
     "task-held": "Another person has claimed this task. Nothing was changed.",
     "task-refused": "Your answer cannot count for this task. It is for another role, or needs another person.",
@@ -69,6 +72,8 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
     client = client_of(request)
     token = token_of(request)
     spoken = speech_of(request)
+    if template not in _TRANSLATED:
+        spoken = replace(spoken, language=ENGLISH)
     with speaking(spoken):
         text = _rendered(request, template, client, token, spoken, values)
     response = HTMLResponse(
