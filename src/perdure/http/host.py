@@ -90,10 +90,12 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from perdure.engine.client.client import Client
-    from perdure.engine.functions.registry import Registry
+    from perdure.engine.functions.registry import Origins, Registry
+    from perdure.http.routing import GatedRoute
     from perdure.settings import Chosen, EngineOverrides, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
@@ -273,6 +275,44 @@ def links_without_api(client: Client, access: Access) -> RequestLinks:
     )
 
 
+_MANAGED = (
+    management.ENDPOINTS,
+    entities.ENDPOINTS,
+    task_streams.ENDPOINTS,
+    tasks.ENDPOINTS,
+    bulk.ENDPOINTS,
+    streams.ENDPOINTS,
+    traces.ENDPOINTS,
+    triggers.ENDPOINTS,
+    workers.ENDPOINTS,
+    access_api.ENDPOINTS,
+)
+"""The API for programs, below the management prefix. A literal path comes before the path with a parameter."""
+_PAGES = (
+    docs_pages.ENDPOINTS,
+    error_pages.ENDPOINTS,
+    instances.ENDPOINTS,
+    instance_actions.ENDPOINTS,
+    inbox.ENDPOINTS,
+    trigger_pages.ENDPOINTS,
+    trigger_actions.ENDPOINTS,
+    worker_pages.ENDPOINTS,
+    signing_in.ENDPOINTS,
+    admin_pages.ENDPOINTS,
+    event_links.ENDPOINTS,
+    looks.ENDPOINTS,
+)
+_ON_ERROR: Mapping[Any, Any] = {
+    Refused: on_refused,
+    SignedIn: on_signed_in,
+    PerdureError: for_people(on_perdure_error),
+    TimeoutError: for_people(on_perdure_error),
+    HTTPException: for_people(on_http_exception),
+    ClientDisconnect: on_disconnect,
+    Exception: for_people(on_surprise),
+}
+
+
 def application(
     client: Client,
     *,
@@ -291,11 +331,7 @@ def application(
     """
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
-    access.tracing = engine.tracing
-    access.identify = engine.registry.identify
-    counted = metrics_of(engine.telemetry)
-    if counted is not None:
-        counted.denied = access.denied
+    _let_in(access, engine)
     is_azure = engine.registry.links == "azure"
     client.links = RequestLinks(
         access.signer,
@@ -306,64 +342,51 @@ def application(
     )
     if is_azure and warns:
         _warn_of_anonymous(engine.registry)
-    prefix = engine.registry.route_prefix
-    of_app = routes(functions.endpoints_of(engine.registry.routes, client, engine.resources), prefix)
-    managing = routes(management.ENDPOINTS, MANAGEMENT)
-    for_programs = [*of_app, *managing]
-    api = [
-        *managing,
-        *routes(entities.ENDPOINTS, MANAGEMENT),
-        *routes(task_streams.ENDPOINTS, MANAGEMENT),
-        *routes(tasks.ENDPOINTS, MANAGEMENT),
-        *routes(bulk.ENDPOINTS, MANAGEMENT),
-        *routes(streams.ENDPOINTS, MANAGEMENT),
-        *routes(traces.ENDPOINTS, MANAGEMENT),
-        *routes(triggers.ENDPOINTS, MANAGEMENT),
-        *routes(workers.ENDPOINTS, MANAGEMENT),
-        *routes(azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC),
-        *routes(access_api.ENDPOINTS, MANAGEMENT),
-        *routes(HEALTH),
-        *routes(metrics.ENDPOINTS),
-    ]
-    starlette = Starlette(
-        routes=[
-            # Without a prefix, a route of the application can be as wide as {*path}. The API keeps its paths.
-            *([*of_app, *api] if prefix else [*api, *of_app]),
-            *routes(docs_pages.ENDPOINTS),
-            *routes(error_pages.ENDPOINTS),
-            *routes(instances.ENDPOINTS),
-            *routes(instance_actions.ENDPOINTS),
-            *routes(inbox.ENDPOINTS),
-            *routes(trigger_pages.ENDPOINTS),
-            *routes(trigger_actions.ENDPOINTS),
-            *routes(worker_pages.ENDPOINTS),
-            *routes(signing_in.ENDPOINTS),
-            *routes(admin_pages.ENDPOINTS),
-            *routes(event_links.ENDPOINTS),
-            *routes(looks.ENDPOINTS),
-            Mount("/static", static_files()),
-        ],
-        exception_handlers={
-            Refused: on_refused,
-            SignedIn: on_signed_in,
-            PerdureError: for_people(on_perdure_error),
-            TimeoutError: for_people(on_perdure_error),
-            HTTPException: for_people(on_http_exception),
-            ClientDisconnect: on_disconnect,
-            Exception: for_people(on_surprise),
-        },
+    of_app = routes(
+        functions.endpoints_of(engine.registry.routes, client, engine.resources), engine.registry.route_prefix
     )
+    starlette = Starlette(routes=_routes(of_app, engine.registry.route_prefix), exception_handlers=_ON_ERROR)
     starlette.router.redirect_slashes = False
     starlette.state.client = client
     starlette.state.access = access
     names = [*allowed_hosts, *filter(None, [urlsplit(public_url).hostname])]
+    for_programs = [*of_app, *routes(management.ENDPOINTS, MANAGEMENT)]
+    guarded = _guarded(starlette, names, access, engine.registry.origins, for_programs)
+    return Proxies(guarded, trusted_proxies)
+
+
+def _let_in(access: Access, engine: RunningEngine) -> None:
+    """Give the checks of callers what the engine knows: traces, the application's sign-in, the counters."""
+    access.tracing = engine.tracing
+    access.identify = engine.registry.identify
+    counted = metrics_of(engine.telemetry)
+    if counted is not None:
+        counted.denied = access.denied
+
+
+def _routes(of_app: list[GatedRoute], prefix: str) -> list[BaseRoute]:
+    api = [
+        *(route for endpoints in _MANAGED for route in routes(endpoints, MANAGEMENT)),
+        *routes(azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC),
+        *routes(HEALTH),
+        *routes(metrics.ENDPOINTS),
+    ]
+    return [
+        # Without a prefix, a route of the application can be as wide as {*path}. The API keeps its paths.
+        *([*of_app, *api] if prefix else [*api, *of_app]),
+        *(route for endpoints in _PAGES for route in routes(endpoints)),
+        Mount("/static", static_files()),
+    ]
+
+
+def _guarded(
+    starlette: ASGIApp, names: list[str], access: Access, origins: Origins, for_programs: list[GatedRoute]
+) -> Guard:
     limit = access.limits.header_bytes
-    origins = engine.registry.origins
     if not origins.named:
-        return Proxies(Guard(starlette, names, limit, denied=access.count_denied), trusted_proxies)
+        return Guard(starlette, names, limit, denied=access.count_denied)
     shared = CrossOrigin(starlette, origins, [route.path_regex for route in for_programs])
-    guard = Guard(shared, names, limit, shared.admits, access.count_denied)
-    return Proxies(guard, trusted_proxies)
+    return Guard(shared, names, limit, shared.admits, access.count_denied)
 
 
 def _warn_of_anonymous(registry: Registry) -> None:
