@@ -69,6 +69,7 @@ from perdure.model.instances import (
     RuntimeStatus,
 )
 from perdure.model.retry import RetryOptions, RetryPolicy
+from perdure.model.statistics import HubInterval, HubOutcomes, HubStatistics
 from perdure.outbound import HttpPolicy, Webhook
 from perdure.replay.activity_context import ActivityContext
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
@@ -122,6 +123,9 @@ __all__ = [
     "HttpPolicy",
     "HttpResponse",
     "HttpStatusError",
+    "HubInterval",
+    "HubOutcomes",
+    "HubStatistics",
     "HumanTask",
     "IdempotencyConflict",
     "Identity",

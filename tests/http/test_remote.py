@@ -41,6 +41,7 @@ async def test_a_status_is_the_same_at_both_ends(local: df.Client, remote: Remot
     assert await remote.get_status("x", True, True, True) == await local.get_status("x", True, True, True)
     assert (await remote.query(show_input=True)).instances == (await local.query(show_input=True)).instances
     assert await remote.counts() == await local.counts()
+    assert await remote.statistics("day") == await local.statistics("day")
 
 
 async def test_a_query_is_paged_and_filtered(remote: RemoteClient) -> None:

@@ -40,6 +40,7 @@ from perdure.http.api import (
     functions,
     management,
     metrics,
+    statistics,
     streams,
     task_streams,
     tasks,
@@ -285,6 +286,7 @@ _MANAGED = (
     traces.ENDPOINTS,
     triggers.ENDPOINTS,
     workers.ENDPOINTS,
+    statistics.ENDPOINTS,
     access_api.ENDPOINTS,
 )
 """The API for programs, below the management prefix. A literal path comes before the path with a parameter."""

@@ -173,9 +173,14 @@ def counts_of(heads: Iterable[RingRow]) -> InstanceCounts:
     total = RingValue()
     for row in heads:
         total.add_statuses(value_of(row))
+    return counts_in(total)
+
+
+def counts_in(value: RingValue) -> InstanceCounts:
+    """The counts in one value, such as the sum over all workers."""
     counts: dict[str, int] = {}
     parked = 0
-    for counted_as, count in total.statuses.items():
+    for counted_as, count in value.statuses.items():
         status = counted_as.removesuffix(_PARKED)
         counts[status] = counts.get(status, 0) + count
         parked += count if counted_as.endswith(_PARKED) else 0
@@ -244,6 +249,7 @@ __all__ = [
         "RingValue",
         "Slot",
         "base_of",
+        "counts_in",
         "counts_of",
         "encode",
         "floor_of",

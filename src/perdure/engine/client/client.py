@@ -27,6 +27,7 @@ from perdure.engine.client.gateway import Gateway, Links
 from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.client.paging import number_in
 from perdure.engine.client.starting import Starting, body_of
+from perdure.engine.client.statistics import StatisticsVerbs
 from perdure.engine.client.status import Detail, page_of, start_of, status_of
 from perdure.engine.client.tasks import TaskVerbs
 from perdure.engine.client.watching import WatchVerbs
@@ -60,7 +61,9 @@ PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 
 
 @dataclass
-class Client(Starting, EntityVerbs, TaskVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
+class Client(
+    Starting, EntityVerbs, TaskVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs, StatisticsVerbs
+):
     """Starts, queries and manages instances. Get one from `app.running()` or as a parameter of a route.
 
     Parameters:

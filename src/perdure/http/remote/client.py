@@ -29,6 +29,7 @@ from perdure.http.remote.requests import ApiRequest, filters_of, instance_path
 from perdure.http.remote.tasks import RemoteTasks
 from perdure.http.remote.watching import RemoteWatching
 from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
+from perdure.model.statistics import HubStatistics, Window
 from perdure.model.workers import Partition, Worker
 
 if TYPE_CHECKING:
@@ -145,6 +146,10 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Cl
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})
         return dict(found)
+
+    async def statistics(self, last: Window = "hour") -> HubStatistics:
+        found, _ = await self._remote.ask("/statistics", {"last": last})
+        return msgspec.convert(found, HubStatistics)
 
     async def workers(self) -> list[Worker]:
         found, _ = await self._remote.ask("/workers", {})
