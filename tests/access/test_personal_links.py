@@ -76,6 +76,21 @@ def test_the_role_of_the_link_decides_whether_the_answer_counts(
     assert [row["outcome"] for row in door.audit(operation="decide")] == ["task-refused"]
 
 
+def test_a_link_is_no_way_around_the_claim_of_another_person(door: Door) -> None:
+    door.start("review", "r-1")
+    url = link(door, BEN, "adjuster")
+    ada = as_key(door.key("decide", "role:adjuster", name=ADA))
+    [task] = door.http.get(f"{M}/tasks", headers=ada).json()
+    assert door.http.post(f"{M}/tasks/{task['id']}/claim", headers=ada).status_code == 202
+
+    held = door.http.post(url, data=APPROVE)
+    assert (held.status_code, f"{ADA} claimed this task" in held.text) == (409, True), held.text
+    assert [row["outcome"] for row in door.audit(operation="decide")] == ["task-held"]
+
+    assert door.http.post(f"{M}/tasks/{task['id']}/release", headers=ada).status_code == 202
+    assert door.http.post(url, data=APPROVE).status_code == 200  # the refusal has not used the link
+
+
 def test_a_link_without_a_person_decides_nothing_that_needs_one(door: Door) -> None:
     door.start("review", "r-1")
     assert door.http.post(link(door), data=APPROVE).status_code == 403

@@ -438,3 +438,118 @@ async def test_the_history_names_who_decided(hub):
         await env.client.wait_for_completion(instance)
         stored = env.store.get(instance, history=True)
         assert b'"decided_by":"ada@example.org"' in b"".join(row.events for row in stored.history)
+
+
+async def handed_to_one(context: OrchestrationContext):
+    task = context.human_task("Decide", Decision, assignee="ada@example.org")
+    return [(await task).approve, *task.decided_by]
+
+
+async def by_event(env, instance, person):
+    await env.client.raise_event(instance, "Decide", Decision(True), person=person)
+
+
+@pytest.mark.parametrize("asleep", [False, True], ids=["awake", "evicted"])
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+async def test_an_event_is_no_way_around_an_assignment(hub, asleep, suspended):
+    async with environment(app_with(handed_to_one), store=hub) as env:
+        instance = await env.client.start_new("main")
+        if suspended:
+            await env.client.suspend(instance)
+        if asleep:
+            await env.evict()
+        with pytest.raises(TaskRefused, match="assigned to ada@example.org"):
+            await by_event(env, instance, BEN)
+        await by_event(env, instance, ADA)
+        if suspended:
+            await env.client.resume(instance)
+        assert (await env.client.wait_for_completion(instance)).output == [True, "ada@example.org"]
+
+
+@pytest.mark.parametrize("asleep", [False, True], ids=["awake", "evicted"])
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+@both(asked, asked_async)
+async def test_an_event_is_no_way_around_a_claim(hub, orchestrator, asleep, suspended):
+    async with environment(app_with(orchestrator), store=hub) as env:
+        instance = await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        await env.client.claim_task(task.id, ADA)
+        if suspended:
+            await env.client.suspend(instance)
+        if asleep:
+            await env.evict()
+        with pytest.raises(TaskHeld, match="ada@example.org claimed this task"):
+            await by_event(env, instance, BEN)
+        await by_event(env, instance, ADA)
+        if suspended:
+            await env.client.resume(instance)
+        assert (await env.client.wait_for_completion(instance)).output == [True, ["ada@example.org"]]
+
+
+async def test_a_claim_of_a_plain_wait_binds_people_and_no_programs(hub):
+    async with environment(app_with(plain), store=hub) as env:
+        instance = await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        await env.client.claim_task(task.id, ADA)
+        with pytest.raises(TaskHeld):
+            await env.client.raise_event(instance, "Photo", "front", person=BEN)
+        await env.client.raise_event(instance, "Photo", "front")
+        assert (await env.client.wait_for_completion(instance)).output == "front"
+
+
+def two_at_once(context: OrchestrationContext):
+    tasks = [
+        context.human_task("Decide", Decision, title=title, roles=("adjuster",)) for title in ("one", "two")
+    ]
+    decisions = yield context.task_all(tasks)
+    return [decision.approve for decision in decisions]
+
+
+async def two_at_once_async(context: OrchestrationContext):
+    tasks = [
+        context.human_task("Decide", Decision, title=title, roles=("adjuster",)) for title in ("one", "two")
+    ]
+    return [decision.approve for decision in await context.task_all(tasks)]
+
+
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+@both(two_at_once, two_at_once_async)
+async def test_an_answer_reaches_the_task_that_it_names(hub, orchestrator, suspended):
+    async with environment(app_with(orchestrator), store=hub) as env:
+        instance = await env.client.start_new("main")
+        one, two = (await env.client.list_tasks()).tasks
+        if suspended:
+            await env.client.suspend(instance)
+        await env.client.complete_task(two.id, ADA, Decision(False))
+        if suspended:
+            await env.client.resume(instance)
+        await env.evict()
+        assert [task.title for task in (await env.client.list_tasks()).tasks] == ["one"]
+        await env.client.complete_task(one.id, ADA, Decision(True))
+        assert (await env.client.wait_for_completion(instance)).output == [True, False]
+
+
+async def test_an_answer_to_a_closed_task_reaches_no_other(hub):
+    async def again(context: OrchestrationContext, round: int):
+        waits = [
+            context.human_task("Decide", Decision, roles=("adjuster",)),
+            context.wait_for_external_event("Go"),
+        ]
+        await context.task_any(waits)
+        if round == 1:
+            waits[0].cancel()
+            second = context.human_task("Decide", Decision, roles=("adjuster",))
+            return (await second).approve
+        context.continue_as_new(round + 1)
+
+    async with environment(app_with(again), store=hub) as env:
+        instance = await env.client.start_new("main", client_input=0)
+        for _ in range(2):
+            [task] = [one for one in (await env.client.list_tasks()).tasks if one.event == "Decide"]
+            await env.client.suspend(instance)
+            await env.client.raise_event(instance, "Go")
+            await env.client.complete_task(task.id, ADA, Decision(False))
+            await env.client.resume(instance)
+        [last] = (await env.client.list_tasks()).tasks
+        await env.client.complete_task(last.id, BEN, Decision(True))
+        assert (await env.client.wait_for_completion(instance)).output is True

@@ -50,10 +50,16 @@ class _Event(
 # ------------------------------------------------------------------------------------------------ arrivals
 
 
+ANY_TASK: Final = -1
+EARLIER_TASK: Final = -2
+"""Which human task an event answers: any, or one of an earlier execution, which is closed."""
+
+
 class EventRaised(_Event, frozen=True):
     """An external event reached the instance. Buffered until a wait for `name` takes it.
 
-    `decided_by` is the proven person who sent it, with the roles of that moment; empty for any other sender.
+    `decided_by` is the proven person who sent it, with the roles of that moment; empty for any other sender. `task`
+    names the human task that it answers, by the id of its first wait; without one it answers any wait for `name`.
     """
 
     name: str
@@ -63,6 +69,7 @@ class EventRaised(_Event, frozen=True):
     trace: str = ""  # of the raiser's span; see `perdure.model.trace_context`
     decided_by: str = ""
     roles: tuple[str, ...] = ()
+    task: int = ANY_TASK
 
 
 OLDEST: Final = 0

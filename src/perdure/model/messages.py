@@ -91,9 +91,12 @@ class RaiseEvent(_Message, frozen=True):
 
 
 class CompleteTask(RaiseEvent, frozen=True):
-    """A person's answer to one task. `task` is the id of its first wait."""
+    """A person's answer to one task. `task` is the id of its first wait, `execution_id` the execution that asks; it
+    is empty until the answer is accepted, and in older rows without the field.
+    """
 
     task: int = -1
+    execution_id: str = ""
 
 
 class MoveTask(_Message, frozen=True):

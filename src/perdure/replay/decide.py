@@ -27,7 +27,7 @@ from perdure.replay.environment import Environment, Identity
 from perdure.replay.fiber import Body, Fiber
 from perdure.replay.human_tasks import DecisionTask
 from perdure.replay.inputs import Input
-from perdure.replay.pairing import NULL, same
+from perdure.replay.pairing import NULL, in_order_of_wish, same
 from perdure.replay.recorder import IDLE
 from perdure.replay.rewinding import (
     ARRIVALS,
@@ -205,6 +205,11 @@ class Execution:
     def open_wait(self, wait_id: int) -> EventTask[Any] | None:
         """The open wait with this id."""
         return self.context._waits.get(wait_id)
+
+    def takers(self, name: str) -> Iterable[EventTask[Any]]:
+        """The open waits for this name, in the order in which they would take its next event."""
+        waits = [wait for wait in self.context._waits.values() if same(wait.name, name)]
+        return waits[:1] if self.context._pairing == ev.OLDEST else in_order_of_wish(waits)
 
     def unqualified(self, name: str, person: str, roles: tuple[str, ...]) -> str:
         """Why no open task for this event can count the person's answer, or ""."""

@@ -18,6 +18,7 @@ from perdure.errors import OrchestratorError, PayloadError
 from perdure.model import actions as act
 from perdure.model import payload
 from perdure.model.durations import Seconds
+from perdure.model.events import ANY_TASK
 from perdure.model.human_tasks import (
     NO_FACTS,
     Escalation,
@@ -85,7 +86,14 @@ class DecisionTask(EventTask[T_co]):
         """Why this person's answer does not count now, or ""."""
         return why_unqualified(self.details, self.roles, self.given_by, person, roles)
 
+    @property
+    def number(self) -> int:
+        """The id of the task: that of its first wait."""
+        return self.details.of if self.details.of >= 0 else self.id
+
     def _unqualified(self, event: EventRaised) -> str:
+        if event.task not in (ANY_TASK, self.number):
+            return "the answer is for another task"
         return self.why_unqualified(event.decided_by, event.roles)
 
     def _take(self, item: tuple[int, EventRaised], value: Any) -> None:

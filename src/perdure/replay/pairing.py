@@ -70,7 +70,7 @@ def choose(recorder: WaitOwner, item: Item, waits: Iterable[EventTask[Any]]) -> 
     if isinstance(recorded, ev.EventTaken) and recorded.event == number:
         wanted = _as_recorded(recorder, event.name, recorded.wait_id, waits)
     else:
-        wanted = _in_order_of_wish(waits)
+        wanted = in_order_of_wish(waits)
     refusal: PayloadError | None = None
     refused: Any = None  # the last type that rejected it: waits in a loop share one type
     unqualified = ""
@@ -105,7 +105,7 @@ def _reject(recorder: WaitOwner, wait_id: int, item: Item, reason: str) -> None:
     recorder._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
 
 
-def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any]]:
+def in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any]]:
     """The waits that the code awaits, then those never awaited; without any, those that it has left."""
     fresh: list[EventTask[Any]] = []
     left: list[EventTask[Any]] = []
@@ -129,7 +129,7 @@ def _as_recorded(
     named = recorder._waits.get(wait_id)
     if named is not None and same(named.name, name) and named._standing() is Standing.AWAITED:
         return (named,)
-    wanted = list(_in_order_of_wish(waits))
+    wanted = list(in_order_of_wish(waits))
     return [wait for wait in wanted if wait.id == wait_id] or wanted
 
 
@@ -163,4 +163,4 @@ def body_of(event: EventRaised) -> Raw:
     return event.input if bytes(event.input) else NULL
 
 
-__all__ = ["Item", "body_of", "choose", "pass_on", "same"]
+__all__ = ["Item", "body_of", "choose", "in_order_of_wish", "pass_on", "same"]

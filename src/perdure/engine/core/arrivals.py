@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.core import activity_rows
+from perdure.engine.core import activity_rows, answers
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.lifecycle import feed
@@ -21,10 +21,12 @@ from perdure.errors import (
     TaskRefused,
 )
 from perdure.model import events as ev
+from perdure.model.human_tasks import Person
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import (
     ActivityResult,
     ChildResult,
+    CompleteTask,
     EntityResult,
     LockGrant,
     LockProbe,
@@ -53,21 +55,26 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
             batch.drop(envelope, str(refusal))
         return
     assert instance is not None
+    runs = instance.status is S.Running and not instance.between and not batch.accept_only
+    if runs and not revive(batch, instance):
+        batch.hold(instance, envelope)
+        return
+    is_new = envelope.reply is not None  # an event that was accepted is never rejected later
+    if is_new and message.decided_by and not isinstance(message, CompleteTask):
+        person = Person(message.decided_by, message.roles)
+        if answers.is_refused(batch, instance, envelope, message, person):
+            return
     if batch.accept_only:
         batch.answer(envelope, None)
         batch.store_delayed(message, batch.now)
         return
-    if instance.status is not S.Running or instance.between:
+    if not runs:
         _hold_or_refuse(batch, instance, envelope)
-        return
-    if not revive(batch, instance):
-        batch.hold(instance, envelope)
         return
     if _comes_behind_timers(batch, instance, envelope):
         return
     assert instance.execution is not None
     execution = instance.execution
-    is_new = envelope.reply is not None  # an event that was accepted is never rejected later
     unqualified = execution.unqualified(message.name, message.decided_by, message.roles) if is_new else ""
     if unqualified:
         batch.answer(envelope, TaskRefused(f"{unqualified}. The event {message.name!r} was not accepted"))
@@ -84,11 +91,19 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         trace=message.trace,
         decided_by=message.decided_by,
         roles=message.roles,
+        task=_task_of(message, instance),
     )
     if envelope.reading is not None:
         execution.was_read(event, envelope.reading)
         envelope.reading = None  # the code may change the value: after a failed batch it is read again
     feed(batch, instance, event, kept=batch.is_kept(envelope))
+
+
+def _task_of(message: RaiseEvent, instance: Instance) -> int:
+    """Which human task of this execution the event answers."""
+    if not isinstance(message, CompleteTask):
+        return ev.ANY_TASK
+    return message.task if message.execution_id in ("", instance.execution_id) else ev.EARLIER_TASK
 
 
 def _event_refusal(

@@ -30,7 +30,15 @@ from perdure.engine.core.ports import Released
 from perdure.engine.core.recovery import quarantine
 from perdure.engine.core.worker_state import WorkerState
 from perdure.model.instances import is_derived
-from perdure.model.messages import ActivityResult, CompleteTask, Message, MoveTask, Rewind, Start
+from perdure.model.messages import (
+    ActivityResult,
+    CompleteTask,
+    Message,
+    MoveTask,
+    RaiseEvent,
+    Rewind,
+    Start,
+)
 from perdure.model.records import Batch, SeenRow, StoredInstance, WaitRow
 from perdure.store.port import Opening
 
@@ -192,9 +200,7 @@ class Dispatcher(WorkerState):
         """Those of these instances with a message that needs the rows of their tasks."""
         aside = self.open_batch.aside
         return {
-            instance_id
-            for instance_id in cold
-            if any(isinstance(e.message, MoveTask | CompleteTask) for e in aside.get(instance_id, ()))
+            instance_id for instance_id in cold if any(_is_about_tasks(e) for e in aside.get(instance_id, ()))
         }
 
     def operations(self, cold: Iterable[str]) -> list[str]:
@@ -370,6 +376,14 @@ def _is_repeat(batch: OpenBatch, operation_id: str, envelope: Envelope) -> bool:
     """Whether the same request is already held in this batch; the seal answers it."""
     first = batch.promised.get(operation_id)
     return first is not None and first.held and first is not envelope
+
+
+def _is_about_tasks(envelope: Envelope) -> bool:
+    """Whether the message needs the rows of people's tasks: a verb, or a person's answer that is not accepted yet."""
+    message = envelope.message
+    if isinstance(message, MoveTask | CompleteTask):
+        return True
+    return isinstance(message, RaiseEvent) and bool(message.decided_by) and envelope.reply is not None
 
 
 def _is_fresh(message: Message) -> bool:

@@ -215,6 +215,7 @@ def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -
     if not ending.save_events:
         _record_unconsumed(batch, instance, carried, "the instance continued as new without its events")
         carried = ()
+    carried = tuple(map(_freed, carried))
     status_set = execution.take_status()
     if status_set is not None:
         batch.rows.custom_status.append((instance.no, status_set))
@@ -246,6 +247,11 @@ def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -
         next_execution(
             batch, instance, ending.input, carried, ending.version, trace=trace, kept_events=kept_events
         )
+
+
+def _freed(event: ev.EventRaised) -> ev.EventRaised:
+    """A carried event. The human task that it answers is closed, and ids begin again in the next execution."""
+    return event if event.task == ev.ANY_TASK else msgspec.structs.replace(event, task=ev.EARLIER_TASK)
 
 
 def _trace_continued(instance: Instance) -> str:

@@ -12,6 +12,7 @@ from perdure.model.messages import (
     ActivityResult,
     Begin,
     ChildResult,
+    CompleteTask,
     EntityResult,
     LockGrant,
     Message,
@@ -57,6 +58,9 @@ def is_set_aside(instance: Instance) -> bool:
     return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
 
 
+_KEPT = ("name", "input", "operation_id", "trace", "decided_by", "roles")
+
+
 def set_back(batch: OpenBatch, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
     """Undo an arrival that the code cannot process, keep its message, and park the instance."""
     outcome = instance.outcome
@@ -78,15 +82,7 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
     """The message that repeats an arrival; None for a timer, which fires again by itself."""
     match arrival:
         case ev.EventRaised():
-            return RaiseEvent(
-                instance_id=instance_id,
-                name=arrival.name,
-                input=arrival.input,
-                operation_id=arrival.operation_id,
-                trace=arrival.trace,
-                decided_by=arrival.decided_by,
-                roles=arrival.roles,
-            )
+            return _event_message(arrival, instance_id, execution_id)
         case ev.TaskCompleted() | ev.TaskFailed():
             return ActivityResult(**_result_in(arrival, instance_id, execution_id))
         case ev.SubOrchestrationCompleted() | ev.SubOrchestrationFailed():
@@ -111,6 +107,14 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
             )
         case ev.TimerFired():
             return None
+
+
+def _event_message(event: ev.EventRaised, instance_id: str, execution_id: str) -> RaiseEvent:
+    """The message that raises an event once more. An answer to a human task stays one."""
+    fields = {name: getattr(event, name) for name in _KEPT}
+    if event.task == ev.ANY_TASK:
+        return RaiseEvent(instance_id=instance_id, **fields)
+    return CompleteTask(instance_id=instance_id, task=event.task, execution_id=execution_id, **fields)
 
 
 def _result_in(arrival: Any, instance_id: str, execution_id: str) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
-from perdure.engine.core import arrivals
+from perdure.engine.core import answers, arrivals
 from perdure.engine.core.instance import HeldTask, Instance
-from perdure.errors import InstanceNotFound, PerdureError, TaskClosed, TaskHeld, TaskRefused
-from perdure.model.human_tasks import HumanTaskDetails, TaskRecord, why_unqualified
+from perdure.errors import InstanceNotFound, PerdureError, TaskClosed, TaskRefused
+from perdure.model.human_tasks import Person
 from perdure.model.names import is_name, not_a_name
 from perdure.model.records import TaskMove
-from perdure.model.waiting import clock
 from perdure.replay.human_tasks import DecisionTask
 
 if TYPE_CHECKING:
@@ -51,12 +50,15 @@ def complete(batch: OpenBatch, instance: Instance | None, envelope: Envelope, me
     found = _look_up(batch, instance, envelope, message)
     if found is None:
         return
-    _, _, task = found
-    refusal = _held_by_another(task, message.decided_by) or _unqualified(task, message)
+    instance, _, task = found
+    person, where = Person(message.decided_by, message.roles), f"instance {message.instance_id!r}"
+    refusal = answers.held_by_another(task, person.name) or answers.unqualified(task, person, where)
     if refusal is not None:
         batch.answer(envelope, refusal)
         return
-    arrivals.raise_event(batch, instance, envelope, message)
+    bound = msgspec.structs.replace(message, execution_id=instance.execution_id)
+    envelope.message = bound
+    arrivals.raise_event(batch, instance, envelope, bound)
 
 
 def _look_up(
@@ -91,19 +93,16 @@ def _current(instance: Instance, wait_id: int, task: HeldTask) -> HeldTask | Non
 
 
 def _why_not_moved(task: HeldTask, message: MoveTask) -> PerdureError | None:
+    person, where = Person(message.person, message.roles), f"instance {message.instance_id!r}"
     match message.verb:
         case "claim":
-            return _unqualified_for(task, message, message.person, message.roles) or _held_by_another(
-                task, message.person
-            )
+            return answers.why_not(task, person, where)
         case "release":
-            return _held_by_another(task, message.person)
+            return answers.held_by_another(task, message.person)
         case "assign":
             if not is_name(message.to):
                 return TaskRefused(not_a_name(message.to, "the person to whom the task is assigned"))
-            return _unqualified_for(task, message, message.person, message.roles) or _held_by_another(
-                task, message.person
-            )
+            return answers.why_not(task, person, where)
         case _:
             assert_never(message.verb)
 
@@ -123,29 +122,6 @@ def _moved(task: HeldTask, message: MoveTask, now: int) -> HeldTask:
             return replace(task, holder="", held_since=0, assignee=message.to)
         case _:
             assert_never(message.verb)
-
-
-def _held_by_another(task: HeldTask, person: str) -> PerdureError | None:
-    if task.holder in ("", person):
-        return None
-    return TaskHeld(f"{task.holder} claimed this task at {clock(task.held_since)}. Nothing was changed")
-
-
-def _unqualified(task: HeldTask, message: CompleteTask) -> PerdureError | None:
-    return _unqualified_for(task, message, message.decided_by, message.roles)
-
-
-def _unqualified_for(
-    task: HeldTask, message: Move, person: str, roles: tuple[str, ...]
-) -> PerdureError | None:
-    record = task.record or TaskRecord(HumanTaskDetails())
-    if record.details.needs_person and not record.roles and task.assignee and person != task.assignee:
-        why = f"the task is assigned to {task.assignee}"
-    else:
-        why = why_unqualified(record.details, record.roles, record.given_by, person, roles)
-    if not why:
-        return None
-    return TaskRefused(f"{why}. Nothing was sent to {task.name!r} of instance {message.instance_id!r}")
 
 
 def _closed(message: Move, instance: Instance | None) -> PerdureError:
