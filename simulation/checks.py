@@ -145,7 +145,8 @@ class FinalChecks:
     def _answers(self, dealing: Dealing) -> None:
         """Every answer that an operation with an id got after its first success is the same.
 
-        Among several workers the refusal of an attempt may be heard after the success of a later one. Over a log,
+        Among several workers two attempts may be under way at once, and the refusal of one be heard after the success
+        of the other; an attempt that was sent after a success was heard is answered with it. Over a log,
         that an attempt is in doubt may be heard then: the log may not answer for as long as the engine insists.
         """
         good = [answer for answer in dealing.told if answer.startswith("ok")]
@@ -154,11 +155,14 @@ class FinalChecks:
         if good and dealing.operation_id and dealing.told.index(good[0]) + len(good) != len(dealing.told):
             first = dealing.told.index(good[0])
             after = zip(dealing.told[first:], dealing.told_to[first:], strict=True)
-            since = dealing.told_to[first] if self._ledger.shared else 0
+            sent_after = first if self._ledger.shared else -1
             is_away_for_long = self._ledger.shared or isinstance(self._world.backend, LogBackend)
             passed = (*NOT_DONE, *IN_DOUBT) if is_away_for_long else NOT_DONE
             told_of = self._ledger.shared and self._left_a_record(dealing)
-            refused = any(not answer.startswith(("ok", *passed)) and to >= since for answer, to in after)
+            refused = any(
+                not answer.startswith(("ok", *passed)) and dealing.told_before[to - 1] > sent_after
+                for answer, to in after
+            )
             if refused and not told_of:
                 self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
 

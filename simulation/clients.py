@@ -60,6 +60,9 @@ class Dealing:
     outcome: str = ""  # ok | refused | unknown
     told: list[str] = field(default_factory=list)  # "ok ..." or the error's class
     told_to: list[int] = field(default_factory=list)  # the attempt that each of these answers
+    told_before: list[int] = field(
+        default_factory=list
+    )  # how many answers there were when each attempt was sent
     attempts: int = 0
     done_at: int = 0
     sent_at: int = 0
@@ -164,6 +167,7 @@ class Actor:
             return
         message = self._named(dealing, message)
         dealing.attempts += 1
+        dealing.told_before.append(len(dealing.told))
         if dealing.attempts > RETRIES:
             self._world.ledger.problem("client", f"order {dealing.order} is never taken")
             self._end("unknown")
