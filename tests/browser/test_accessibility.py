@@ -72,7 +72,9 @@ def link_of(site: Site, **wanted: Any) -> str:
 
 
 PAGES = {
-    "instances": "/",
+    "overview": "/",
+    "last day": "/?last=day",
+    "instances": "/instances",
     "instance": "/instances/a-1",
     "task's instance": "/instances/t-1",
     "unknown": "/instances/none",

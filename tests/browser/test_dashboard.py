@@ -24,6 +24,7 @@ def test_the_hub_lists_and_leads_to_the_instance(site: Site, page: Page, picture
     start(site, "approval", "asking-1")
 
     page.goto(site.url)
+    page.get_by_role("link", name="Instances").click()
     expect(page.locator("tbody tr")).to_have_count(2)
     expect(page.locator("tbody tr").first).to_contain_text("waiting for the event 'ApproverDecision'")
     page.screenshot(path=picture, full_page=True)
@@ -76,9 +77,9 @@ def test_the_page_follows_the_instance_without_being_touched(site: Site, page: P
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/", "database away, trying again"),
+        ("/instances", "database away, trying again"),
         ("/instances/a-1", "database away, trying again"),
-        ("/", "server away"),
+        ("/instances", "server away"),
     ],
 )
 def test_an_open_page_outlasts_a_database_that_is_away(
@@ -107,13 +108,13 @@ def test_an_open_page_outlasts_a_database_that_is_away(
     for _ in range(3):
         page.clock.run_for(2_500)
         expect(page.locator(".live")).to_contain_text(words)
-        expect(page.locator("main")).to_contain_text("a-1" if path == "/" else "ApproverDecision")
+        expect(page.locator("main")).to_contain_text("a-1" if path == "/instances" else "ApproverDecision")
 
     page.unroute(site.url + path)
     httpx2.get(f"{site.url}{M}/instances/a-1?wait=60", trust_env=False, timeout=60)
     page.clock.run_for(2_500)
     expect(page.locator("main .status", has_text="Completed")).to_have_count(1)
-    expect(page.locator(".live")).to_have_text("live" if path == "/" else "")
+    expect(page.locator(".live")).to_have_text("live" if path == "/instances" else "")
     page.context.close()
 
 
@@ -174,7 +175,7 @@ def test_the_sheet_is_applied_in_both_schemes(site: Site, page: Page, scheme: st
     expect(page.locator("body")).to_have_css("background-color", paper)
 
 
-@pytest.mark.parametrize("path", ["/", "/instances/f-1"])
+@pytest.mark.parametrize("path", ["/instances", "/instances/f-1"])
 def test_nothing_sticks_out_on_a_narrow_screen(site: Site, page: Page, path: str) -> None:
     start(site, "family", "f-1", {"a": "long" * 200})
     start(site, "broken", "b" * 200)
@@ -229,7 +230,7 @@ def decide(site: Site, instance_id: str) -> None:
 
 
 def test_pages_follow_what_happens_without_being_loaded_again(site: Site, unpolled: Page) -> None:
-    unpolled.goto(site.url)
+    unpolled.goto(f"{site.url}/instances")
     start(site, "approval", "live-1")
     expect(unpolled.get_by_role("link", name="live-1")).to_be_visible()
 
@@ -241,7 +242,7 @@ def test_pages_follow_what_happens_without_being_loaded_again(site: Site, unpoll
     assert unpolled.evaluate("window.same")
 
 
-@pytest.mark.parametrize("path", ["/", "/instances/live-1"])
+@pytest.mark.parametrize("path", ["/instances", "/instances/live-1"])
 def test_a_change_before_the_first_frame_of_the_stream_is_shown(
     site: Site, unpolled: Page, path: str
 ) -> None:
@@ -258,7 +259,7 @@ def test_a_change_before_the_first_frame_of_the_stream_is_shown(
     expect(unpolled.locator("main .status", has_text="Completed").first).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/instances/live-1"])
+@pytest.mark.parametrize("path", ["/instances", "/instances/live-1"])
 def test_a_page_that_shows_the_current_state_is_not_fetched_again(site: Site, page: Page, path: str) -> None:
     start(site, "approval", "live-1")
     page.goto(f"{site.url}/instances/live-1")

@@ -200,12 +200,18 @@ def test_every_page_fits_its_screen_with_everything_open(
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [("/", "Instances"), ("/triggers", "Schedules, queues"), ("/docs", "API"), ("/keys", "Keys")],
+    [
+        ("/", "Overview"),
+        ("/instances", "Instances"),
+        ("/triggers", "Schedules, queues"),
+        ("/docs", "API"),
+        ("/keys", "Keys"),
+    ],
 )
 def test_the_navigation_says_where_one_is(site: Site, page: Page, path: str, word: str) -> None:
     page.goto(site.url + path)
 
-    expect(page.locator("nav [aria-current]")).to_have_text(word)
+    expect(page.locator(".tabs [aria-current]")).to_have_text(word)
 
 
 def test_the_description_leads_from_an_answer_to_its_type(site: Site, page: Page) -> None:

@@ -113,7 +113,7 @@ async def test_the_remote_client_says_what_the_local_one_does(remote: RemoteClie
 
 async def test_pages_do_not_break_on_entities(http: httpx2.AsyncClient) -> None:
     await http.post(f"{E}/Counter/a?op=add", json=5)
-    listed = await http.get("/", headers={"Accept": "text/html"})
+    listed = await http.get("/instances", headers={"Accept": "text/html"})
     one = await http.get("/instances/@counter@a", headers={"Accept": "text/html"})
 
     assert listed.status_code == 200

@@ -211,7 +211,7 @@ async def test_mounted_without_a_lifespan_it_starts_with_the_first_request_and_s
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/durable", host)]))
     async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
         answer = await http.post("/durable/runtime/webhooks/durabletask/orchestrators/echo/e-1", json=1)
-        page = await http.get("/durable/")
+        page = await http.get("/durable/instances")
         status = await http.get(answer.headers["location"] + "?wait=60")
 
     assert answer.headers["location"] == f"{LOCAL}/durable/runtime/webhooks/durabletask/instances/e-1"

@@ -436,9 +436,9 @@ def test_parked_instances_are_a_filter_of_their_own(http: TestClient) -> None:
 
     found = http.get(f"{M}/instances?parked=true").json()
     assert [one["instanceId"] for one in found] == ["parked"]
-    page = http.get("/?parked=true", headers={"Accept": "text/html"}).text
+    page = http.get("/instances?parked=true", headers={"Accept": "text/html"}).text
     assert 'class="badge"' in page and "held" not in page
-    assert "<b>1</b> parked" in http.get("/", headers={"Accept": "text/html"}).text
+    assert "<b>1</b> parked" in http.get("/instances", headers={"Accept": "text/html"}).text
     assert 'class="badge"' in http.get("/instances/parked", headers={"Accept": "text/html"}).text
     assert 'class="badge"' not in http.get("/instances/held", headers={"Accept": "text/html"}).text
     assert http.get(f"{M}/bulk/terminate?parked=true").json()["matched"] == 1
@@ -449,7 +449,7 @@ def test_pages_take_several_statuses(http: TestClient) -> None:
     start(http, "approval", "asking")
     finish(http, "done")
 
-    page = http.get("/?status=Running&status=Completed", headers={"Accept": "text/html"}).text
+    page = http.get("/instances?status=Running&status=Completed", headers={"Accept": "text/html"}).text
     assert "/instances/done" in page and "/instances/asking" in page
 
 
@@ -467,5 +467,5 @@ def test_lists_tell_of_sub_orchestrations_and_retries(http: TestClient) -> None:
             break
     assert {name: found[name][: len(text)] for name, text in until.items()} == until
     assert found["r"].endswith("(it failed with ConnectionError: not now)")
-    page = http.get("/", headers={"Accept": "text/html"}).text
+    page = http.get("/instances", headers={"Accept": "text/html"}).text
     assert "waiting for attempt 2 of" in page and "waiting for the sub-orchestration" in page

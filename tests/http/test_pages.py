@@ -22,7 +22,7 @@ OURS = {
     "path", "span", "main", "section", "form", "label", "input", "datalist", "option", "button",
     "table", "thead", "tbody", "tr", "th", "td", "time", "p", "h1", "h2", "h3", "b", "q", "code", "pre",
     "div", "details", "summary", "fieldset", "legend", "line", "rect", "text", "ul", "li", "textarea",
-    "select", "dialog", "footer", "dl", "dt", "dd", "kbd",
+    "select", "dialog", "footer", "dl", "dt", "dd", "kbd", "figure", "small",
 }
 # fmt: on
 
@@ -71,7 +71,7 @@ def test_the_hub_page_lists_newest_first_with_status_and_sentence(http: TestClie
     start(http, "sleeper", "older")
     start(http, "approval", "newer")
 
-    text = http.get("/").text
+    text = http.get("/instances").text
 
     assert text.index(">newer</a>") < text.index(">older</a>")
     assert "waiting for the event &#39;ApproverDecision&#39;" in text
@@ -84,8 +84,8 @@ def test_the_hub_page_filters_and_pages(http: TestClient) -> None:
         start(http, "sleeper", f"s-{number:02}")
     start(http, "approval", "a-1")
 
-    first = http.get("/?name=sleeper").text
-    older = re.search(r'<a href="(/\?[^"]*)">Older</a>', first)
+    first = http.get("/instances?name=sleeper").text
+    older = re.search(r'<a href="(/instances\?[^"]*)">Older</a>', first)
     assert older is not None
     second = http.get(older[1].replace("&amp;", "&")).text
 
@@ -93,20 +93,20 @@ def test_the_hub_page_filters_and_pages(http: TestClient) -> None:
     assert ">s-00</a>" not in first
     assert ">a-1</a>" not in first
     assert ">s-00</a>" in second
-    assert ">a-1</a>" in http.get("/?waiting_for=ApproverDecision").text
-    assert "No instance matches" in http.get("/?status=Failed").text
+    assert ">a-1</a>" in http.get("/instances?waiting_for=ApproverDecision").text
+    assert "No instance matches" in http.get("/instances?status=Failed").text
 
 
 @pytest.mark.parametrize("query", ["status=Sleeping", "continuation=x"])
 def test_a_filter_that_makes_no_sense_is_said_to_make_none(http: TestClient, query: str) -> None:
-    answer = http.get(f"/?{query}")
+    answer = http.get(f"/instances?{query}")
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
 
 
 def test_an_empty_hub_says_how_to_begin(http: TestClient) -> None:
-    assert "No instance has been started yet" in http.get("/").text
+    assert "No instance has been started yet" in http.get("/instances").text
 
 
 def test_an_instance_nobody_knows_is_a_page_too(http: TestClient) -> None:
@@ -305,7 +305,7 @@ def test_everything_that_comes_from_outside_is_escaped() -> None:
         pages = [
             http.get("/"),
             http.get(f"/instances/{instance_id}"),
-            http.get(f"/?prefix={NASTY}&name={NASTY}"),
+            http.get(f"/instances?prefix={NASTY}&name={NASTY}"),
         ]
         http.post(here + "/raiseEvent/<i>'\"go", json=NASTY)
         http.get(here + "?wait=60")

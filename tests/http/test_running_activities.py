@@ -41,7 +41,7 @@ def test_the_page_tells_where_an_activity_runs_and_how_far_it_is(scans: TestClie
 
     assert "Waiting for the activity &#39;scan&#39; (620 of 1000, last heartbeat 0 s ago)." in text
     assert "<li><b>scan</b> attempt 1, on thread, since " in text
-    assert "(620 of 1000, last heartbeat 0 s ago)" in scans.get("/").text
+    assert "(620 of 1000, last heartbeat 0 s ago)" in scans.get("/instances").text
 
 
 def test_the_api_and_the_terminal_tell_the_same(scans: TestClient) -> None:

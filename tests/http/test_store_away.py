@@ -148,7 +148,7 @@ async def test_a_commit_in_doubt_does_not_tell_it_either(
     assert "may or may not have taken effect" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/", "/instances/some-1", "/workers", "/triggers"])
+@pytest.mark.parametrize("path", ["/", "/instances", "/instances/some-1", "/workers", "/triggers"])
 async def test_a_page_that_cannot_be_shown_says_so_and_looks_again(
     serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:

@@ -251,7 +251,7 @@ async def test_nothing_is_restarted_with_an_input_that_was_changed_in_postgres(d
 # ------------------------------------------------------------------------------------------ over HTTP
 
 DOORS = (
-    *("/", "/audit", "/keys", "/runtime/webhooks/durabletask/instances?showInput=true"),
+    *("/", "/instances", "/audit", "/keys", "/runtime/webhooks/durabletask/instances?showInput=true"),
     *("/instances/{id}", "/runtime/webhooks/durabletask/instances/{id}"),
     "/runtime/webhooks/durabletask/instances/{id}?showHistory=true&showHistoryOutput=true&showInput=true",
     "/runtime/webhooks/durabletask/entities?fetchState=true",

@@ -6,7 +6,7 @@
     /healthz  /readyz                    probes                      here
     /openapi.json  /docs                 the API's description       pages/docs_pages
     /errors/{number}                     explanations of errors      pages/error_pages
-    /  /instances/{id}  /static/…        pages for people            pages
+    /  /instances  /instances/{id}  …    pages for people            pages
 
 `asgi(app)` starts the engine in its lifespan. A web framework does not pass its lifespan on to mounted applications.
 Then the engine starts with the first request, and a warning explains how to start it earlier.
@@ -60,8 +60,10 @@ from perdure.http.pages import (
     event_links,
     inbox,
     instance_actions,
+    instance_list,
     instances,
     looks,
+    overview,
     signing_in,
     trigger_actions,
 )
@@ -293,6 +295,8 @@ _MANAGED = (
 _PAGES = (
     docs_pages.ENDPOINTS,
     error_pages.ENDPOINTS,
+    overview.ENDPOINTS,
+    instance_list.ENDPOINTS,
     instances.ENDPOINTS,
     instance_actions.ENDPOINTS,
     inbox.ENDPOINTS,

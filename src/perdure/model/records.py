@@ -344,7 +344,11 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFilter:
-    """The filter of a query for instances; empty fields do not restrict. Newest first, `top` at most."""
+    """The filter of a query for instances; empty fields do not restrict. Newest first, `top` at most.
+
+    With `oldest_first` the order is reversed. `before_no` and `after_no` are keys of pages: only instances with a
+    smaller or a larger instance_no.
+    """
 
     status: tuple[str, ...] = ()
     name: str | None = None
@@ -352,11 +356,17 @@ class InstanceFilter:
     tags: tuple[tuple[str, str], ...] = ()
     created_from: int | None = None
     created_to: int | None = None
+    ended_from: int | None = None  # only finished instances, by the time of their end
+    ended_to: int | None = None
     waiting_for: str | None = None
     parked: bool = False  # only parked instances; see `perdure.model.waiting.is_parked`
     parent: str | None = None  # only sub-orchestrations that an instance of this id started
     kind: str = "orchestration"  # or "entity", or "" for both
-    before_no: int | None = None  # keyset: only instances with a smaller instance_no
+    name_is_own: bool = False  # only the application's orchestrators, not those of perdure
+    within: tuple[int, int] | None = None  # the smallest and the largest instance_no, for a search in parts
+    before_no: int | None = None
+    after_no: int | None = None
+    oldest_first: bool = False
     top: int = 100
 
 

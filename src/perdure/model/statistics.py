@@ -119,8 +119,8 @@ def _interval(start: int, values: Iterable[RingValue], there: InstanceCounts) ->
 def _net_counts(slots: Sequence[Slot], starts: Sequence[int], now: InstanceCounts) -> list[InstanceCounts]:
     """The instances at the end of each interval.
 
-    A worker's counts hold until its next row. The ring keeps nothing older than a worker's first row, so its counts
-    are those of that row before it.
+    A worker's counts hold until its next row. Before its first row they are those of that row, unless all of its
+    instances began in it.
     """
     by_worker: dict[str, list[Slot]] = {}
     for slot in slots:
@@ -130,9 +130,18 @@ def _net_counts(slots: Sequence[Slot], starts: Sequence[int], now: InstanceCount
         there = RingValue()
         for own in by_worker.values():
             earlier = [slot for slot in own if slot.start <= start]
-            there.add_statuses((earlier[-1] if earlier else own[0]).value)
+            if earlier or not _began_with(own[0].value):
+                there.add_statuses((earlier[-1] if earlier else own[0]).value)
         found.append(counts_in(there))
     return [*found, now]
+
+
+def _began_with(first: RingValue) -> bool:
+    """Whether nothing was unfinished before a row: it counts the starts of all that is."""
+    counts = counts_in(first).by_status
+    unfinished = sum(n for status, n in counts.items() if RuntimeStatus(status) not in FINISHED)
+    ended = sum(one.count for outcomes in first.ended.values() for one in outcomes.values())
+    return sum(first.started.values()) - ended >= unfinished
 
 
 def _by_orchestrator(values: Sequence[RingValue]) -> dict[str, HubOutcomes]:

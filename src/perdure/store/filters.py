@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.entities import ENTITY
+from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +56,14 @@ def conditions(wanted: InstanceFilter, dialect: Dialect) -> Iterator[Condition]:
         yield "created_at >= ?", (wanted.created_from,)
     if wanted.created_to is not None:
         yield "created_at <= ?", (wanted.created_to,)
+    if wanted.ended_from is not None or wanted.ended_to is not None:
+        yield "completed_at >= ?", (wanted.ended_from or 0,)
+    if wanted.ended_to is not None:
+        yield "completed_at <= ?", (wanted.ended_to,)
+    if wanted.name_is_own:
+        yield f"substr(name, 1, {len(BUILT_IN)}) <> '{BUILT_IN}'", ()
+    if wanted.within is not None:
+        yield "instance_no between ? and ?", wanted.within
     if wanted.waiting_for is not None:
         yield dialect.waiting_for, (wanted.waiting_for,)
     if wanted.parked:
@@ -63,11 +72,19 @@ def conditions(wanted: InstanceFilter, dialect: Dialect) -> Iterator[Condition]:
         yield "parent_id = ?", (wanted.parent,)
     if wanted.before_no is not None:
         yield "instance_no < ?", (wanted.before_no,)
+    if wanted.after_no is not None:
+        yield "instance_no > ?", (wanted.after_no,)
+
+
+def direction(wanted: InstanceFilter) -> str:
+    """The order of the rows, by number."""
+    return "asc" if wanted.oldest_first else "desc"
 
 
 def has_index(wanted: InstanceFilter) -> bool:
     """Whether an index finds few rows, which are then sorted. If not, rows are read from the newest."""
-    return bool(wanted.prefix or wanted.parked or wanted.parent or _index_of(wanted.status))
+    by_end = wanted.status and (wanted.ended_from is not None or wanted.ended_to is not None)
+    return bool(wanted.prefix or wanted.parked or wanted.parent or by_end or _index_of(wanted.status))
 
 
 def _index_of(statuses: tuple[str, ...]) -> str:
@@ -91,4 +108,4 @@ def _prefix(prefix: str) -> Condition:
     return "instance_id >= ? and instance_id < ?", (prefix, end[:-1] + chr(after))
 
 
-__all__ = ["PARKED", "Dialect", "conditions", "has_index"]
+__all__ = ["PARKED", "Dialect", "conditions", "direction", "has_index"]

@@ -269,11 +269,11 @@ class MemoryStore(Member):
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         with self._lock:
-            newest_first = sorted(self._tables.instances.values(), reverse=True)
-            return [row for row in newest_first if self._matches(row, wanted)][: wanted.top]
+            ordered = sorted(self._tables.instances.values(), reverse=not wanted.oldest_first)
+            return [row for row in ordered if self._matches(row, wanted)][: wanted.top]
 
     def count(self, wanted: InstanceFilter) -> int:
-        everywhere = replace(wanted, before_no=None)
+        everywhere = replace(wanted, before_no=None, after_no=None)
         with self._lock:
             return sum(self._matches(row, everywhere) for row in self._tables.instances.values())
 
@@ -286,10 +286,14 @@ class MemoryStore(Member):
             and _has_tags(row, wanted.tags)
             and (wanted.created_from is None or row.created_at >= wanted.created_from)
             and (wanted.created_to is None or row.created_at <= wanted.created_to)
+            and _ended_between(row, wanted.ended_from, wanted.ended_to)
+            and not (wanted.name_is_own and row.name.startswith(BUILT_IN))
             and (wanted.waiting_for is None or self._waits_for(row.instance_no, wanted.waiting_for))
             and (not wanted.parked or _is_set_aside(row))
             and wanted.parent in (None, row.parent_id)
+            and (wanted.within is None or wanted.within[0] <= row.instance_no <= wanted.within[1])
             and (wanted.before_no is None or row.instance_no < wanted.before_no)
+            and (wanted.after_no is None or row.instance_no > wanted.after_no)
         )
 
     def _waits_for(self, instance_no: int, name: str) -> bool:
@@ -397,6 +401,16 @@ class MemoryStore(Member):
 
 def _has_tags(row: InstanceRow, wanted: tuple[tuple[str, str], ...]) -> bool:
     return not wanted or all(item in json.loads(row.tags or "{}").items() for item in wanted)
+
+
+def _ended_between(row: InstanceRow, earliest: int | None, latest: int | None) -> bool:
+    if earliest is None and latest is None:
+        return True
+    return (
+        row.completed_at is not None
+        and row.completed_at >= (earliest or 0)
+        and (latest is None or row.completed_at <= latest)
+    )
 
 
 def _is_parked(row: InstanceRow) -> bool:

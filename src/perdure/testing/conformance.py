@@ -968,6 +968,33 @@ class StoreConformance:
             assert self.queried(store, created_from=20, created_to=40) == [4, 3, 2]
             assert self.queried(store, name="b", created_from=20, created_to=40) == [3]
 
+    def test_query_by_end(self) -> None:
+        ends: list[int | None] = [50, None, 30, 40]
+        rows = [
+            instance(no, status="Completed" if end else "Running", completed_at=end)
+            for no, end in enumerate(ends, 1)
+        ]
+        with self.opened(Batch(1, new_instances=rows)) as store:
+            assert self.queried(store, ended_from=40) == [4, 1]
+            assert self.queried(store, ended_to=40) == [4, 3]
+            assert self.queried(store, status=("Completed",), ended_from=31, ended_to=49) == [4]
+            assert self.queried(store, status=("Running",), ended_from=1) == []
+            assert store.count(InstanceFilter(ended_from=40)) == 2
+
+    def test_query_of_the_oldest_first_and_of_numbers_in_between(self) -> None:
+        with self.opened(Batch(1, new_instances=[instance(number) for number in range(1, 8)])) as store:
+            assert self.queried(store, oldest_first=True, top=3) == [1, 2, 3]
+            assert self.queried(store, oldest_first=True, after_no=5) == [6, 7]
+            assert self.queried(store, within=(3, 5)) == [5, 4, 3]
+            assert store.count(InstanceFilter(within=(3, 5), after_no=4, before_no=4)) == 3
+
+    def test_query_of_the_applications_own_orchestrators(self) -> None:
+        names = ["claim", "BuiltIn::Schedule", "BuiltIn", "builtin::x"]
+        rows = [instance(no, name=name) for no, name in enumerate(names, 1)]
+        with self.opened(Batch(1, new_instances=rows)) as store:
+            assert self.queried(store, name_is_own=True) == [4, 3, 1]
+            assert store.count(InstanceFilter(name_is_own=True)) == 3
+
     def test_query_by_prefix_means_what_it_says(self) -> None:
         ids = ["a%b-1", "axb-1", "a_c", "abc", "A%b-2", "a\U0010ffff", "a\U0010ffffz", "b", "a\ud7ff1"]
         rows = [instance(no, instance_id) for no, instance_id in enumerate(ids, 1)]

@@ -1,7 +1,7 @@
-"""The page of the hub and the page of an instance.
+"""The page of an instance.
 
-They show the data of the management API and use the same methods. They are rendered on the server. The only script
-reloads a page that is still changing. Their forms are in `perdure.http.pages.instance_actions`.
+It shows the data of the management API and uses the same methods. It is rendered on the server. The only script
+reloads a page that is still changing. Its forms are in `perdure.http.pages.instance_actions`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
-from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.client.tasks import tasks_of
 from perdure.engine.client.watching import cursor_of
-from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.errors import FunctionNotFound, InstanceNotFound
 from perdure.failure import told_of
 from perdure.http.api.instance_urls import MANAGEMENT
-from perdure.http.api.streams import list_cursor
 from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import DONE, VERBS
 from perdure.http.pages.forms import Field, Schema, fields_of
@@ -31,7 +28,7 @@ from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint
 from perdure.http.task_sentences import deadline_sentence
 from perdure.model.durations import instant, moment
-from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import activity_facts
 from perdure.triggers.names import SCHEDULE, schedule_id
 
@@ -43,9 +40,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.tasks import OpenTask
     from perdure.model.waiting import EventWait
 
-PAGE = 50
 LINES = 500
-HUB_REFRESH = 5
 SCHEDULE_ID = schedule_id("")
 
 
@@ -57,88 +52,6 @@ class EventForm:
     fields: tuple[Field, ...]
     values: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class InstanceFilters:
-    """The filters in the URL of the hub page."""
-
-    status: str = ""
-    name: str = ""
-    prefix: str = ""
-    waiting_for: str = ""
-    parked: str = ""
-    continuation: str = ""
-
-    @property
-    def any(self) -> bool:
-        return bool(self.status or self.name or self.prefix or self.waiting_for or self.parked)
-
-    def address(self, base: str, continuation: str | None = None) -> str:
-        """The URL of the page with the same filters that begins at `continuation`."""
-        given = {**self.__dict__, "continuation": continuation or ""}
-        query = urlencode({name: value for name, value in given.items() if value})
-        return f"{base}/?{query}" if query else f"{base}/"
-
-    def stream(self, base: str) -> str:
-        """The URL of the server-sent events for the same filters."""
-        given = {
-            "runtimeStatus": self.status,
-            "name": self.name,
-            "instanceIdPrefix": self.prefix,
-            "waitingFor": self.waiting_for,
-            "parked": self.parked,
-            "top": PAGE,
-        }
-        query = urlencode({name: value for name, value in given.items() if value})
-        return f"{base}{MANAGEMENT}/events?{query}"
-
-
-async def hub_page(request: Request) -> Response:
-    """GET /: the number of instances in each status, and the newest instances."""
-    client, query = client_of(request), request.query_params
-    given = {name: query.get(name, "").strip() for name in InstanceFilters.__dataclass_fields__}
-    given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
-    asked = InstanceFilters(**given)
-    page, problem = await _page(client, asked)
-    counted = await client.gateway.read(lambda: instance_counts(client.gateway.store))
-    base = base_of(request)
-    return draw(
-        request,
-        "hub.html",
-        status=400 if problem else 200,
-        done=DONE.get(query.get("done", ""), ""),
-        refresh=HUB_REFRESH if not asked.continuation else None,
-        events=asked.stream(base),
-        cursor=list_cursor(page.instances),
-        asked=asked,
-        counts=[
-            (s.value, counted.by_status[s.value]) for s in RuntimeStatus if counted.by_status.get(s.value)
-        ],
-        total=counted.total,
-        parked=counted.parked,
-        names=sorted(_registry(client).orchestrators),
-        instances=page.instances,
-        problem=problem,
-        first=asked.address(base),
-        next=asked.address(base, page.continuation) if page.continuation else "",
-    )
-
-
-async def _page(client: Client, asked: InstanceFilters) -> tuple[Page, str]:
-    try:
-        page = await client.query(
-            status=[one.strip() for one in asked.status.split(",") if one.strip()],
-            name=asked.name or None,
-            prefix=asked.prefix or None,
-            waiting_for=asked.waiting_for or None,
-            parked=bool(asked.parked),
-            top=PAGE,
-            continuation=asked.continuation or None,
-        )
-    except (PayloadError, ValueError) as error:
-        return Page([]), str(error)
-    return page, ""
 
 
 async def instance_page(
@@ -261,9 +174,6 @@ def _registry(client: Client) -> Any:
     return engine_of(client).registry
 
 
-ENDPOINTS = (
-    Endpoint("/", ("GET",), as_page(hub_page), "read", is_page=True),
-    Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read", is_page=True),
-)
+ENDPOINTS = (Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read", is_page=True),)
 
 __all__ = ["ENDPOINTS", "EventForm", "answer_to", "instance_page", "schema_of", "unknown"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model import payload
 from perdure.model.records import InstanceRow
-from perdure.store.filters import Dialect, conditions
+from perdure.store.filters import Dialect, conditions, direction
 from perdure.store.postgres.binary import number, text, texts
 from perdure.store.task_query import COLUMNS, DUE
 from perdure.store.task_query import conditions as conditions_of_tasks
@@ -22,7 +22,7 @@ def build(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[
     where, values = _where(wanted, hub_no)
     sql = (
         f"select {', '.join(InstanceRow._fields)} from {{schema}}.instances i where {where} "
-        f"order by instance_no desc limit ${len(values) + 1}::bigint"
+        f"order by instance_no {direction(wanted)} limit ${len(values) + 1}::bigint"
     )
     return sql.replace("{schema}", schema), (*values, number(wanted.top))
 
@@ -43,7 +43,7 @@ def build_tasks(wanted: TaskFilter, schema: str, hub_no: int) -> tuple[str, tupl
 
 def build_count(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[bytes, ...]]:
     """The statement that counts matching instances, and its values."""
-    where, values = _where(replace(wanted, before_no=None), hub_no)
+    where, values = _where(replace(wanted, before_no=None, after_no=None), hub_no)
     return f"select count(*) from {{schema}}.instances i where {where}".replace("{schema}", schema), values
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.records import InstanceRow
-from perdure.store.filters import Dialect, conditions, has_index
+from perdure.store.filters import Dialect, conditions, direction, has_index
 from perdure.store.task_query import COLUMNS, DUE
 from perdure.store.task_query import conditions as conditions_of_tasks
 
@@ -21,7 +21,7 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
     where, values = _where("hub_no = ?" if has_index(wanted) else "+hub_no = ?", wanted, hub_no)
     columns = ", ".join(InstanceRow._fields)
     return (
-        f"select {columns} from instances where {where} order by instance_no desc limit ?",
+        f"select {columns} from instances where {where} order by instance_no {direction(wanted)} limit ?",
         (*values, wanted.top),
     )
 
@@ -43,7 +43,7 @@ def _index_of(wanted: TaskFilter) -> str:
 
 def build_count(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
     """The statement that counts matching instances, and its values."""
-    where, values = _where("hub_no = ?", replace(wanted, before_no=None), hub_no)
+    where, values = _where("hub_no = ?", replace(wanted, before_no=None, after_no=None), hub_no)
     return f"select count(*) from instances where {where}", values
 
 
