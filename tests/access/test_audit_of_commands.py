@@ -21,7 +21,19 @@ from tests.cli.test_cli import perdure, said
 OTHERS = frozenset(
     {
         *("migrate", "partitions", "workers"),
-        *("audit", "status", "list", "watch", "history", "export", "replay", "verify", "settings", "binding"),
+        *(
+            "audit",
+            "status",
+            "list",
+            "count",
+            "watch",
+            "history",
+            "export",
+            "replay",
+            "verify",
+            "settings",
+            "binding",
+        ),
         *(
             "run",
             "backup",

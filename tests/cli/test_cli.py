@@ -81,6 +81,14 @@ def test_list_prints_a_line_for_each_in_a_pipe(filled: Path) -> None:
         (("--prefix", "as"), ["asleep", "asking"]),
         (("--waiting-for", "ApproverDecision"), ["asking"]),
         (("--tag", "region=eu"), ["done"]),
+        (("--failure", "no way"), []),
+        (("--failure", ""), ["asleep", "asking", "failed", "done"]),
+        (("--status", "failed", "--ended-after", "2000-01-01"), ["failed"]),
+        (("--ended-before", "2000-01-01"), []),
+        (("--older-than", "1d"), []),
+        (("--parent", "done"), []),
+        (("--order", "oldest"), ["done", "failed", "asking", "asleep"]),
+        (("--built-in", "--name", "sleeper"), ["asleep"]),
     ],
 )
 def test_list_filters(filled: Path, options: tuple[str, ...], found: list[str]) -> None:
@@ -88,6 +96,12 @@ def test_list_filters(filled: Path, options: tuple[str, ...], found: list[str]) 
 
     assert [one["instanceId"] for one in page["instances"]] == found
     assert page["continuation"] is None
+
+
+def test_count_takes_the_filters_of_list(filled: Path) -> None:
+    assert perdure("count", store=filled).stdout == "4\n"
+    assert said("count", "--status", "failed", store=filled) == {"count": 1, "searchedFrom": None}
+    assert perdure("count", "--tag", "region=eu", "--name", "echo", store=filled).stdout in ("0\n", "1\n")
 
 
 @pytest.fixture

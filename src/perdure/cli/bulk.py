@@ -16,8 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from perdure.cli.filters import (
     CreatedAfterOption,
     CreatedBeforeOption,
+    EndedAfterOption,
+    EndedBeforeOption,
+    FailureOption,
     NameOption,
     OlderThanOption,
+    ParentOption,
     ParkedOption,
     PrefixOption,
     StatusOption,
@@ -98,6 +102,10 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         older_than: OlderThanOption = None,
         created_before: CreatedBeforeOption = None,
         created_after: CreatedAfterOption = None,
+        ended_before: EndedBeforeOption = None,
+        ended_after: EndedAfterOption = None,
+        failure: FailureOption = None,
+        parent: ParentOption = None,
         everything: Annotated[
             bool, typer.Option("--all", help="Select every instance the command applies to.")
         ] = False,
@@ -111,7 +119,19 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     ) -> None:
         which = read_selection(
-            status, name, prefix, tag, waiting_for, older_than, created_before, created_after, parked
+            status,
+            name,
+            prefix,
+            tag,
+            waiting_for,
+            older_than,
+            created_before,
+            created_after,
+            parked,
+            ended_before,
+            ended_after,
+            failure,
+            parent,
         )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)

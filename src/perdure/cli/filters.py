@@ -67,6 +67,33 @@ ParkedOption = Annotated[
     bool,
     typer.Option("--parked", help="Only instances that the engine has parked.", show_default=False),
 ]
+EndedBeforeOption = Annotated[
+    datetime | None,
+    typer.Option("--ended-before", help="Only instances that ended before this time.", show_default=False),
+]
+EndedAfterOption = Annotated[
+    datetime | None,
+    typer.Option("--ended-after", help="Only instances that ended after this time.", show_default=False),
+]
+FailureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--failure",
+        metavar="TEXT",
+        help="Only failed instances whose error contains this.",
+        show_default=False,
+    ),
+]
+ParentOption = Annotated[
+    str | None,
+    typer.Option("--parent", metavar="ID", help="Only instances that this one called.", show_default=False),
+]
+BuiltInOption = Annotated[
+    bool,
+    typer.Option(
+        "--built-in", help="Also perdure's own orchestrations, of schedules and queues.", show_default=False
+    ),
+]
 OlderThanOption = Annotated[
     str | None,
     typer.Option(
@@ -104,6 +131,10 @@ def read_selection(
     created_before: datetime | None,
     created_after: datetime | None,
     parked: bool = False,
+    ended_before: datetime | None = None,
+    ended_after: datetime | None = None,
+    failure: str | None = None,
+    parent: str | None = None,
 ) -> Which:
     """The filter that the options form; empty if no option was given."""
     if older_than is not None and created_before is not None:
@@ -117,7 +148,11 @@ def read_selection(
         "tags": read_tags(tag or []),
         "created_from": created_after.astimezone(UTC) if created_after else None,
         "created_to": created_before.astimezone(UTC) if created_before else None,
+        "ended_from": ended_after.astimezone(UTC) if ended_after else None,
+        "ended_to": ended_before.astimezone(UTC) if ended_before else None,
         "waiting_for": waiting_for,
         "parked": parked,
+        "failure": failure,
+        "parent": parent,
     }
     return given if any(given.values()) else {}

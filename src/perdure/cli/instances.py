@@ -1,4 +1,4 @@
-"""start, status, list, watch, history: start instances and query them."""
+"""start, status, list, count, watch, history: start instances and query them."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,21 +7,33 @@ import typer
 from rich.text import Text
 
 from perdure.cli.filters import (
+    BuiltInOption,
+    CreatedAfterOption,
+    CreatedBeforeOption,
+    EndedAfterOption,
+    EndedBeforeOption,
+    FailureOption,
     NameOption,
+    OlderThanOption,
+    ParentOption,
     ParkedOption,
     PrefixOption,
     StatusOption,
     TagOption,
     WaitingForOption,
+    read_selection,
 )
 from perdure.cli.options import InputOption, InstanceArgument, on_hub, read_input, read_tags
 from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import EXIT_CODES, REFUSED, fail_with, output, print_json, print_table, status_text
 from perdure.engine.client.client import Client
+from perdure.engine.client.searching import Order
 from perdure.errors import InstanceNotFound
 from perdure.http.api.status_json import document_of
 from perdure.http.formatting import ago, compact, exact, lasting, plain, pretty, went_wrong
 from perdure.http.pages.history_lines import events_of, lines_of
+from perdure.model.durations import stamp
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import OpenActivity, activity_facts
 from perdure.replay.inputs import given
@@ -114,6 +126,21 @@ def list_(
     waiting_for: WaitingForOption = None,
     tag: TagOption = None,
     parked: ParkedOption = False,
+    older_than: OlderThanOption = None,
+    created_before: CreatedBeforeOption = None,
+    created_after: CreatedAfterOption = None,
+    ended_before: EndedBeforeOption = None,
+    ended_after: EndedAfterOption = None,
+    failure: FailureOption = None,
+    parent: ParentOption = None,
+    built_in: BuiltInOption = False,
+    order: Annotated[
+        Order,
+        typer.Option(
+            "--order",
+            help="newest or oldest, ended (the last first), or duration (the longest of 1,000).",
+        ),
+    ] = "newest",
     top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="The most instances to list.")] = 20,
     continuation: Annotated[
         str | None,
@@ -124,16 +151,31 @@ def list_(
         ),
     ] = None,
 ) -> None:
-    """List instances, newest first."""
-    tags = read_tags(tag or [])
+    """List instances, newest first.
+
+    A filter without an index, such as a tag, searches for about a second,
+    and says how far back.
+    """
+    which = read_selection(
+        status,
+        name,
+        prefix,
+        tag,
+        waiting_for,
+        older_than,
+        created_before,
+        created_after,
+        parked,
+        ended_before,
+        ended_after,
+        failure,
+        parent,
+    )
+    which["built_in"] = _with_built_in(built_in, parked, name)
     page = target.ask(
         lambda client: client.query(
-            status=status or (),
-            name=name,
-            prefix=prefix,
-            tags=tags,
-            waiting_for=waiting_for,
-            parked=parked,
+            **which,
+            order=order,
             top=top,
             continuation=continuation,
             show_input=target.as_json,
@@ -141,13 +183,74 @@ def list_(
     )
     if target.as_json:
         instances = [document_of(one) for one in page.instances]
-        print_json({"instances": instances, "continuation": page.continuation})
+        since = stamp(page.searched_from) if page.searched_from else None
+        print_json({"instances": instances, "continuation": page.continuation, "searchedFrom": since})
         return
     now = datetime.now(UTC)
     heads = ("INSTANCE", "STATUS", "STARTED", "ORCHESTRATOR", "WAITS FOR")
     print_table(heads, ([*_row(one, now), one.waiting_for or went_wrong(one)] for one in page.instances))
-    if page.continuation:
+    if page.searched_from is not None:
+        typer.echo(
+            f"Searched back to {exact(page.searched_from)}. Go on: --continuation {page.continuation}",
+            err=True,
+        )
+    elif page.continuation:
         typer.echo(f"More instances match: --continuation {page.continuation}", err=True)
+
+
+@commands.command("count", epilog=EXIT_CODES)
+@on_hub
+def count_(
+    target: HubTarget,
+    status: StatusOption = None,
+    name: NameOption = None,
+    prefix: PrefixOption = None,
+    waiting_for: WaitingForOption = None,
+    tag: TagOption = None,
+    parked: ParkedOption = False,
+    older_than: OlderThanOption = None,
+    created_before: CreatedBeforeOption = None,
+    created_after: CreatedAfterOption = None,
+    ended_before: EndedBeforeOption = None,
+    ended_after: EndedAfterOption = None,
+    failure: FailureOption = None,
+    parent: ParentOption = None,
+    built_in: BuiltInOption = False,
+) -> None:
+    """Print how many instances match.
+
+    A filter without an index, such as a tag, counts for about a second, and
+    says how far back.
+    """
+    which = read_selection(
+        status,
+        name,
+        prefix,
+        tag,
+        waiting_for,
+        older_than,
+        created_before,
+        created_after,
+        parked,
+        ended_before,
+        ended_after,
+        failure,
+        parent,
+    )
+    which["built_in"] = _with_built_in(built_in, parked, name)
+    found = target.ask(lambda client: client.count(**which))
+    if target.as_json:
+        since = stamp(found.searched_from) if found.searched_from else None
+        print_json({"count": found.count, "searchedFrom": since})
+        return
+    typer.echo(found.count)
+    if found.searched_from is not None:
+        typer.echo(f"These are since {exact(found.searched_from)}. Older ones were not counted.", err=True)
+
+
+def _with_built_in(asked: bool, parked: bool, name: str | None) -> bool:
+    """Whether perdure's own orchestrations are listed: if asked for, by name too, and where they need a hand."""
+    return asked or parked or bool(name and name.startswith(BUILT_IN))
 
 
 @commands.command(epilog=EXIT_CODES)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from perdure.engine.client.bulk import Which
+from perdure.engine.client.searching import ORDERS
 from perdure.errors import PayloadError
 from perdure.http.timestamps import unstamp
 from perdure.model.instances import RuntimeStatus
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 GIVEN: Final = "perdure.given"
 """The key in a request's scope for its checked parameters, by name."""
 CONTINUATION: Final = "x-ms-continuation-token"
+SEARCHED_FROM: Final = "x-searched-from"
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Schema = Mapping[str, Any]
@@ -205,6 +207,13 @@ TAGS: Parameter[dict[str, str] | None] = Parameter(
 CREATED_FROM = when("createdTimeFrom", "only instances created at this time or later")
 CREATED_TO = when("createdTimeTo", "only instances created at this time or earlier")
 WAITING_FOR = text("waitingFor", "the name of an event; only instances that wait for it")
+ENDED_FROM = when("endedFrom", "only instances that ended at this time or later")
+ENDED_TO = when("endedTo", "only instances that ended at this time or earlier")
+FAILURE = text("failure", "a text in the error of a failed instance, in any case", 400)
+PARENT = text("parent", "the id of the instance that called it")
+BUILT_IN: Parameter[bool] = flag(
+    "builtIn", "whether perdure's own orchestrations, of schedules and queues, are listed", True
+)
 PARKED = flag("parked", "only instances that the engine has parked")
 FILTERS: Final[tuple[Parameter[Any], ...]] = (
     STATUSES,
@@ -213,10 +222,23 @@ FILTERS: Final[tuple[Parameter[Any], ...]] = (
     TAGS,
     CREATED_FROM,
     CREATED_TO,
+    ENDED_FROM,
+    ENDED_TO,
     WAITING_FOR,
     PARKED,
+    FAILURE,
+    PARENT,
+    BUILT_IN,
 )
 
+ORDER: Parameter[Any] = replace(
+    choice(
+        "order",
+        "newest or oldest by the start, ended: those that ended last, duration: the longest of the last 1,000",
+        *ORDERS,
+    ),
+    default="newest",
+)
 TOP = whole("top", "the most items on one page", 1, 1_000, 100)
 CONTINUED = Parameter(
     CONTINUATION,
@@ -249,6 +271,11 @@ def which(request: Request) -> Which:
         tags=TAGS.of(request),
         created_from=CREATED_FROM.of(request),
         created_to=CREATED_TO.of(request),
+        ended_from=ENDED_FROM.of(request),
+        ended_to=ENDED_TO.of(request),
         waiting_for=WAITING_FOR.of(request),
         parked=PARKED.of(request),
+        failure=FAILURE.of(request),
+        parent=PARENT.of(request),
+        built_in=BUILT_IN.of(request),
     )

@@ -225,7 +225,19 @@ class PurgeHistoryResult(int):
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a query; `continuation` is the token of the next page, None on the last."""
+    """One page of a query; `continuation` is the token of the next page, None on the last.
+
+    A query whose filter has no index searches for about a second. If instances are left then, `searched_from` is the
+    time from which on all were searched, and the next page goes on there.
+    """
 
     instances: list[OrchestrationStatus]
     continuation: str | None = None
+    searched_from: datetime | None = None
+
+
+class InstanceCount(msgspec.Struct, frozen=True, rename="camel"):
+    """How many instances match a filter; those since `searched_from` if that is given, see `Page`."""
+
+    count: int
+    searched_from: datetime | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -347,7 +347,8 @@ class InstanceFilter:
     """The filter of a query for instances; empty fields do not restrict. Newest first, `top` at most.
 
     With `oldest_first` the order is reversed. `before_no` and `after_no` are keys of pages: only instances with a
-    smaller or a larger instance_no.
+    smaller or a larger instance_no. Stores order by `ended` the finished instances only, the last one first; clients
+    order by duration.
     """
 
     status: tuple[str, ...] = ()
@@ -363,6 +364,8 @@ class InstanceFilter:
     parent: str | None = None  # only sub-orchestrations that an instance of this id started
     kind: str = "orchestration"  # or "entity", or "" for both
     name_is_own: bool = False  # only the application's orchestrators, not those of perdure
+    failure: str = ""  # a text in the error of a failed instance; clients search for it, stores do not
+    order: Literal["started", "ended", "duration"] = "started"
     within: tuple[int, int] | None = None  # the smallest and the largest instance_no, for a search in parts
     before_no: int | None = None
     after_no: int | None = None

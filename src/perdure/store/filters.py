@@ -76,9 +76,11 @@ def conditions(wanted: InstanceFilter, dialect: Dialect) -> Iterator[Condition]:
         yield "instance_no > ?", (wanted.after_no,)
 
 
-def direction(wanted: InstanceFilter) -> str:
-    """The order of the rows, by number."""
-    return "asc" if wanted.oldest_first else "desc"
+def order(wanted: InstanceFilter) -> str:
+    """The order of the rows."""
+    if wanted.order == "ended":
+        return "completed_at desc, instance_no desc"
+    return f"instance_no {'asc' if wanted.oldest_first else 'desc'}"
 
 
 def has_index(wanted: InstanceFilter) -> bool:
@@ -108,4 +110,4 @@ def _prefix(prefix: str) -> Condition:
     return "instance_id >= ? and instance_id < ?", (prefix, end[:-1] + chr(after))
 
 
-__all__ = ["PARKED", "Dialect", "conditions", "direction", "has_index"]
+__all__ = ["PARKED", "Dialect", "conditions", "order", "has_index"]

@@ -269,7 +269,11 @@ class MemoryStore(Member):
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         with self._lock:
-            ordered = sorted(self._tables.instances.values(), reverse=not wanted.oldest_first)
+            rows = self._tables.instances.values()
+            if wanted.order == "ended":
+                ordered = sorted(rows, key=lambda row: (row.completed_at or 0, row), reverse=True)
+            else:
+                ordered = sorted(rows, reverse=not wanted.oldest_first)
             return [row for row in ordered if self._matches(row, wanted)][: wanted.top]
 
     def count(self, wanted: InstanceFilter) -> int:

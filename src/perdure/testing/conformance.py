@@ -979,6 +979,7 @@ class StoreConformance:
             assert self.queried(store, ended_to=40) == [4, 3]
             assert self.queried(store, status=("Completed",), ended_from=31, ended_to=49) == [4]
             assert self.queried(store, status=("Running",), ended_from=1) == []
+            assert self.queried(store, status=("Completed",), ended_to=99, order="ended") == [1, 4, 3]
             assert store.count(InstanceFilter(ended_from=40)) == 2
 
     def test_query_of_the_oldest_first_and_of_numbers_in_between(self) -> None:

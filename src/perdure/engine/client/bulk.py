@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 import msgspec
 
+from perdure.engine.client.searching import count, search
 from perdure.errors import (
     EngineStopped,
     IllegalTransition,
@@ -42,7 +43,11 @@ S = RuntimeStatus
 
 
 class Which(TypedDict, total=False):
-    """The filters of `Client.query`: an instance is selected when it matches all given filters."""
+    """The filters of `Client.query`: an instance is selected when it matches all given filters.
+
+    `failure` is a text in the error of a failed instance, in any case. `parent` is the id of the instance that called
+    it. With `built_in` False, perdure's own orchestrations, such as those of schedules and queues, are left out.
+    """
 
     status: Sequence[RuntimeStatus | str] | RuntimeStatus | str
     name: str | None
@@ -50,8 +55,18 @@ class Which(TypedDict, total=False):
     tags: Mapping[str, str] | None
     created_from: datetime | None
     created_to: datetime | None
+    ended_from: datetime | None
+    ended_to: datetime | None
     waiting_for: str | None
     parked: bool
+    failure: str | None
+    parent: str | None
+    built_in: bool
+
+
+def is_given(which: Which) -> bool:
+    """Whether a filter selects: to leave out perdure's own orchestrations is not enough."""
+    return any(value for name, value in which.items() if name != "built_in")
 
 
 class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -173,8 +188,9 @@ async def preview(client: Verbs, verb: str, wanted: InstanceFilter) -> BulkOutco
     if narrowed is None:
         return BulkOutcome(verb=verb, dry_run=True)
     store, first = client.gateway.store, replace(narrowed, top=EXAMPLES)
-    matched, rows = await client.gateway.read(lambda: (store.count(narrowed), store.query(first)))
-    return BulkOutcome(verb=verb, matched=matched, examples=[row.instance_id for row in rows], dry_run=True)
+    (matched, _), found = await client.gateway.read(lambda: (count(store, narrowed), search(store, first)))
+    examples = [row.instance_id for row in found.rows]
+    return BulkOutcome(verb=verb, matched=matched, examples=examples, dry_run=True)
 
 
 async def one_page(client: Verbs, asked: BulkRequest, wanted: InstanceFilter) -> BulkPage:
@@ -183,13 +199,13 @@ async def one_page(client: Verbs, asked: BulkRequest, wanted: InstanceFilter) ->
     if narrowed is None:
         return BulkPage()
     store = client.gateway.store
-    rows = await client.gateway.read(lambda: store.query(narrowed))
+    found = await client.gateway.read(lambda: search(store, narrowed))
     # Parents have smaller numbers than their children: within a page they come first, before their children
     # end.
-    results = await asyncio.gather(*(_tried(client, asked, row) for row in reversed(rows)))
+    results = await asyncio.gather(*(_tried(client, asked, row) for row in reversed(found.rows)))
     page = _summed(results)
-    more = len(rows) == narrowed.top
-    return msgspec.structs.replace(page, continuation=str(rows[-1].instance_no) if more else None)
+    following = None if found.continuation is None else str(found.continuation)
+    return msgspec.structs.replace(page, continuation=following)
 
 
 Tried = tuple[str, str, str]

@@ -26,9 +26,10 @@ from perdure.engine.client.families import finished_family
 from perdure.engine.client.gateway import Gateway, Links
 from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.client.paging import number_in
+from perdure.engine.client.searching import Order, checked_statuses, ordered
 from perdure.engine.client.starting import Starting, body_of
 from perdure.engine.client.statistics import StatisticsVerbs
-from perdure.engine.client.status import Detail, page_of, start_of, status_of
+from perdure.engine.client.status import Detail, count_of, page_of, start_of, status_of
 from perdure.engine.client.tasks import TaskVerbs
 from perdure.engine.client.watching import WatchVerbs
 from perdure.engine.core.audit import NOTE
@@ -38,6 +39,7 @@ from perdure.model import payload
 from perdure.model.durations import Seconds, instant, micros
 from perdure.model.human_tasks import Person
 from perdure.model.instances import (
+    InstanceCount,
     OrchestrationStatus,
     Page,
     PurgeHistoryResult,
@@ -258,17 +260,37 @@ class Client(
         tags: Mapping[str, str] | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
+        ended_from: datetime | None = None,
+        ended_to: datetime | None = None,
         waiting_for: str | None = None,
         parked: bool = False,
+        failure: str | None = None,
+        parent: str | None = None,
+        built_in: bool = True,
+        order: Order = "newest",
         top: int = 100,
         continuation: str | None = None,
         show_input: bool = False,
     ) -> Page:
         """Instances that match every given filter, newest first, `top` (1 to 1000) a page.
 
-        `waiting_for` is the name of an external event with an open wait. `parked` selects only instances that
-        the engine has parked, started or not (`status.is_parked`). Pass `page.continuation` to get the next
-        page.
+        Pass `page.continuation` to get the next page. A filter without an index searches for about a second; see
+        `page.searched_from`.
+
+        Parameters:
+            status: a status, or several.
+            name: the orchestrator's name.
+            prefix: what the id begins with.
+            tags: tags that the instance has.
+            created_from, created_to: the time of the start.
+            ended_from, ended_to: the time of the end; only finished instances have one.
+            waiting_for: the name of an external event with an open wait.
+            parked: only instances that the engine has parked, started or not (`status.is_parked`).
+            failure: a text in the error of a failed instance, in any case.
+            parent: the id of the instance that called it.
+            built_in: False leaves out perdure's own orchestrations, such as those of schedules and queues.
+            order: newest or oldest, by the start; ended: those that ended last; duration: the longest of the 1,000
+                that ended last. The last two have no next page.
         """
         wanted = _filter(
             number_in(continuation),
@@ -279,11 +301,25 @@ class Client(
             tags=tags,
             created_from=created_from,
             created_to=created_to,
+            ended_from=ended_from,
+            ended_to=ended_to,
             waiting_for=waiting_for,
             parked=parked,
+            failure=failure,
+            parent=parent,
+            built_in=built_in,
         )
+        wanted = ordered(wanted, order)
         gateway = self.gateway
         return await gateway.read(lambda: page_of(gateway.store, wanted, gateway, show_input=show_input))
+
+    async def count(self, **which: Unpack[Which]) -> InstanceCount:
+        """How many instances match the filters of `query`.
+
+        A filter without an index counts for about a second: `searched_from` of the answer says how far back it came.
+        """
+        store, wanted = self.gateway.store, _filter(None, 1, **which)
+        return await self.gateway.read(lambda: count_of(store, wanted))
 
     async def counts(self) -> dict[str, int]:
         """The number of instances in each status."""
@@ -397,8 +433,7 @@ class Client(
             dry_run: change nothing; report the number of matching instances and the newest ids.
             at_most: stop after so many instances.
             progress: called with the outcome so far, at the start and after every page.
-            which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for,
-                parked.
+            which: the filters of `query`, such as status, name, tags, created_to and failure.
 
         Raises PayloadError for an unknown verb, EngineStopped. Failures of single instances are in the outcome.
         """
@@ -483,26 +518,37 @@ def checked_event_name(name: object) -> str:
 
 
 def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> InstanceFilter:
-    created_from, created_to = which.get("created_from"), which.get("created_to")
     texts = [which.get("name"), which.get("prefix"), which.get("waiting_for")]
+    texts += [which.get("failure"), which.get("parent")]
     texts += [part for pair in (which.get("tags") or {}).items() for part in pair]
     for text in filter(None, texts):
         if not is_text(text):
             raise PayloadError(
                 f"a filter contains NUL or a lone surrogate, which JSON cannot represent: {ascii(text)[:60]}"
             )
+    failure = which.get("failure") or ""
     return InstanceFilter(
-        status=_statuses(which.get("status", ())),
+        status=checked_statuses(_statuses(which.get("status", ())), failure),
         name=which.get("name"),
         prefix=which.get("prefix"),
         tags=tuple(sorted((which.get("tags") or {}).items())),
-        created_from=instant(created_from, "created_from") if created_from else None,
-        created_to=instant(created_to, "created_to") if created_to else None,
+        created_from=_instant(which, "created_from"),
+        created_to=_instant(which, "created_to"),
+        ended_from=_instant(which, "ended_from"),
+        ended_to=_instant(which, "ended_to"),
         waiting_for=which.get("waiting_for"),
         parked=which.get("parked", False),
+        failure=failure,
+        parent=which.get("parent"),
+        name_is_own=not which.get("built_in", True),
         before_no=before_no,
         top=top,
     )
+
+
+def _instant(which: Which, name: str) -> int | None:
+    at: Any = which.get(name)
+    return instant(at, name) if at else None
 
 
 def _statuses(status: Sequence[RuntimeStatus | str] | RuntimeStatus | str) -> tuple[str, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
 
+from perdure.engine.client.searching import count, search
 from perdure.engine.core.instance import scheduled_at
 from perdure.errors import DecryptionFailed, IllegalTransition, PerdureError
 from perdure.failure import Failure
@@ -17,7 +19,7 @@ from perdure.model import payload
 from perdure.model.damaged import LATEST, UNREADABLE, DamagedWait
 from perdure.model.durations import moment
 from perdure.model.encryption import Unreadable
-from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
+from perdure.model.instances import InstanceCount, OrchestrationStatus, Page, RuntimeStatus, execution_id_of
 from perdure.model.large_bodies import inline
 from perdure.model.recorded import DAMAGED, damage_in
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
@@ -154,7 +156,8 @@ def finished_status(
 def page_of(
     store: ClientStore, wanted: InstanceFilter, ward: Ward | None = None, *, show_input: bool
 ) -> Page:
-    found = store.query(wanted)
+    sought = search(store, wanted)
+    found = sought.rows
     numbers = [row.instance_no for row in found]
     waits: dict[int, list[WaitRow]] = {}
     for wait in store.waits([r.instance_no for r in found if r.completed_at is None]):
@@ -184,8 +187,22 @@ def page_of(
         )
         for row in rows
     ]
-    more = len(rows) == wanted.top
-    return Page(instances, str(rows[-1].instance_no) if more else None)
+    following = None if sought.continuation is None else str(sought.continuation)
+    return Page(instances, following, _time_of(store, sought.searched_to))
+
+
+def _time_of(store: ClientStore, number: int | None) -> datetime | None:
+    """When the instance with this number was created, or the next older one."""
+    if number is None:
+        return None
+    rows = store.query(InstanceFilter(kind="", before_no=number + 1, top=1))
+    return moment(rows[0].created_at) if rows else None
+
+
+def count_of(store: ClientStore, wanted: InstanceFilter) -> InstanceCount:
+    """How many instances match, and from when on they were searched."""
+    matched, reached = count(store, wanted)
+    return InstanceCount(count=matched, searched_from=_time_of(store, reached))
 
 
 def _damaged_end(row: InstanceRow, ends: Mapping[int, list[bytes]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.engine.client.bulk import PAGE, VERBS, BulkOutcome, BulkPage, BulkRequest
+from perdure.engine.client.bulk import PAGE, VERBS, BulkOutcome, BulkPage, BulkRequest, is_given
 from perdure.errors import PayloadError
 from perdure.http.api.management import CONTINUED_BY, RECURSIVE, endpoint
 from perdure.http.contract import Answer, Contract
@@ -42,7 +42,7 @@ def _preview(verb: str) -> Handler:
 def _page(verb: str) -> Handler:
     async def page(request: Request) -> Response:
         selection = which(request)
-        if not any(selection.values()) and not EVERY.of(request):
+        if not is_given(selection) and not EVERY.of(request):
             raise PayloadError(f"there is no filter. To {verb} every instance, add all=true")
         if verb == "rewind" and selection.get("name") == MESSAGE:
             note_redelivery((selection.get("tags") or {}).get(TAG, ""), REASON.of(request))

@@ -35,7 +35,9 @@ from perdure.http.parameters import (
     CREATED_TO,
     FILTERS,
     OPERATION_ID,
+    ORDER,
     REASON,
+    SEARCHED_FROM,
     STATUSES,
     TAGS,
     TASK_HUB,
@@ -55,7 +57,8 @@ from perdure.http.request_body import demand_json, read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint, Handler
-from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.model.durations import stamp
+from perdure.model.instances import InstanceCount, OrchestrationStatus, RuntimeStatus
 from perdure.replay.inputs import given
 
 if TYPE_CHECKING:
@@ -183,10 +186,21 @@ async def list_instances(request: Request) -> Response:
     """GET instances: list instances. The header x-ms-continuation-token leads to the next page."""
     show_input = SHOW_INPUT.of(request)
     page = await client_of(request).query(
-        **which(request), top=TOP.of(request), continuation=CONTINUED.of(request), show_input=show_input
+        **which(request),
+        order=ORDER.of(request),
+        top=TOP.of(request),
+        continuation=CONTINUED.of(request),
+        show_input=show_input,
     )
     headers = {CONTINUATION: page.continuation} if page.continuation else {}
+    if page.searched_from is not None:
+        headers[SEARCHED_FROM] = stamp(page.searched_from)
     return json_response([document_of(s, with_input=show_input) for s in page.instances], 200, headers)
+
+
+async def count(request: Request) -> Response:
+    """GET count: return how many instances match the filters of a list."""
+    return json_response(await client_of(request).count(**which(request)))
 
 
 async def counts(request: Request) -> Response:
@@ -340,6 +354,7 @@ _START = Contract(
 _ORDER = Contract(
     (REASON, OPERATION_ID), None, (ACCEPTED,), (IllegalTransition, InstanceFinished, Overloaded)
 )
+SEARCHED = {SEARCHED_FROM: "a filter without an index: the time from which on instances were searched so far"}
 CONTINUED_BY = {CONTINUATION: "the value to send for the next page; absent on the last page"}
 
 ENDPOINTS = (
@@ -351,9 +366,9 @@ ENDPOINTS = (
         list_instances,
         "read",
         Contract(
-            (*FILTERS, TOP, CONTINUED, SHOW_INPUT),
+            (*FILTERS, ORDER, TOP, CONTINUED, SHOW_INPUT),
             None,
-            (Answer(200, list[InstanceDocument], "One page.", CONTINUED_BY),),
+            (Answer(200, list[InstanceDocument], "One page.", {**CONTINUED_BY, **SEARCHED}),),
         ),
     ),
     endpoint(
@@ -436,6 +451,15 @@ ENDPOINTS = (
             (FunctionNotFound, IllegalTransition, Overloaded),
         ),
         link="restart",
+    ),
+    endpoint(
+        "/count",
+        "GET",
+        count,
+        "read",
+        Contract(
+            FILTERS, None, (Answer(200, InstanceCount, "The number, and from when on it was searched."),)
+        ),
     ),
     endpoint(
         "/counts",

@@ -9,7 +9,7 @@ repeat the call with the same id.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import httpx2
 import msgspec
@@ -21,14 +21,21 @@ from perdure.errors import (
 )
 from perdure.http.api.instance_urls import RequestLinks
 from perdure.http.api.status_json import status_from
-from perdure.http.parameters import CONTINUATION
+from perdure.http.parameters import CONTINUATION, SEARCHED_FROM
 from perdure.http.remote.access import RemoteAccess
 from perdure.http.remote.entities import RemoteEntities
 from perdure.http.remote.gateway import HttpGateway
 from perdure.http.remote.requests import ApiRequest, filters_of, instance_path
 from perdure.http.remote.tasks import RemoteTasks
 from perdure.http.remote.watching import RemoteWatching
-from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
+from perdure.http.timestamps import unstamp
+from perdure.model.instances import (
+    InstanceCount,
+    OrchestrationStatus,
+    Page,
+    PurgeHistoryResult,
+    RuntimeStatus,
+)
 from perdure.model.statistics import HubStatistics, Window
 from perdure.model.workers import Partition, Worker
 
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.engine.client.gateway import Gateway
+    from perdure.engine.client.searching import Order
 
 
 class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Client):
@@ -101,8 +109,14 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Cl
         tags: Mapping[str, str] | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
+        ended_from: datetime | None = None,
+        ended_to: datetime | None = None,
         waiting_for: str | None = None,
         parked: bool = False,
+        failure: str | None = None,
+        parent: str | None = None,
+        built_in: bool = True,
+        order: Order = "newest",
         top: int = 100,
         continuation: str | None = None,
         show_input: bool = False,
@@ -114,13 +128,23 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Cl
             tags=tags,
             created_from=created_from,
             created_to=created_to,
+            ended_from=ended_from,
+            ended_to=ended_to,
             waiting_for=waiting_for,
             parked=parked,
+            failure=failure,
+            parent=parent,
+            built_in=built_in,
         )
-        query = {**filters_of(which), "top": top, "showInput": show_input}
+        query = {**filters_of(which), "order": order, "top": top, "showInput": show_input}
         headers = {CONTINUATION: continuation} if continuation else {}
         found, answered = await self._remote.ask("/instances", query, headers)
-        return Page([status_from(document) for document in found], answered.get(CONTINUATION))
+        searched_from = answered.get(SEARCHED_FROM)
+        return Page(
+            [status_from(document) for document in found],
+            answered.get(CONTINUATION),
+            unstamp(searched_from) if searched_from else None,
+        )
 
     async def purge_instance_history(
         self, instance_id: str, *, recursive: bool = False, operation_id: str | None = None
@@ -142,6 +166,10 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Cl
         """The spans of an instance and its sub-orchestrations, as a document of OTLP."""
         found, _ = await self._remote.ask(f"{instance_path(instance_id)}/trace", {})
         return dict(found)
+
+    async def count(self, **which: Unpack[Which]) -> InstanceCount:
+        found, _ = await self._remote.ask("/count", filters_of(which))
+        return msgspec.convert(found, InstanceCount)
 
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})

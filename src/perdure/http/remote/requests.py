@@ -33,6 +33,8 @@ from perdure.triggers.queue_orchestration import Message as Letter
 from perdure.triggers.schedule_orchestration import CONTROL, Control
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from perdure.engine.client.bulk import Which
 
 Query = dict[str, Any]
@@ -156,17 +158,25 @@ _REQUESTS: dict[type, Callable[[Any], ApiRequest]] = {
 
 def filters_of(which: Which) -> Query:
     status = which.get("status", ())
-    created_from, created_to = which.get("created_from"), which.get("created_to")
     return {
         "runtimeStatus": ",".join([status] if isinstance(status, str) else status),
         "name": which.get("name"),
         "instanceIdPrefix": which.get("prefix"),
         "tag": _tags(which.get("tags")),
-        "createdTimeFrom": stamp(created_from) if created_from else None,
-        "createdTimeTo": stamp(created_to) if created_to else None,
+        "createdTimeFrom": _stamp(which.get("created_from")),
+        "createdTimeTo": _stamp(which.get("created_to")),
+        "endedFrom": _stamp(which.get("ended_from")),
+        "endedTo": _stamp(which.get("ended_to")),
         "waitingFor": which.get("waiting_for"),
         "parked": which.get("parked") or None,
+        "failure": which.get("failure"),
+        "parent": which.get("parent"),
+        "builtIn": None if which.get("built_in", True) else False,
     }
+
+
+def _stamp(at: datetime | None) -> str | None:
+    return stamp(at) if at else None
 
 
 def _tags(tags: Mapping[str, str] | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model import payload
 from perdure.model.records import InstanceRow
-from perdure.store.filters import Dialect, conditions, direction
+from perdure.store.filters import Dialect, conditions, order
 from perdure.store.postgres.binary import number, text, texts
 from perdure.store.task_query import COLUMNS, DUE
 from perdure.store.task_query import conditions as conditions_of_tasks
@@ -22,7 +22,7 @@ def build(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[
     where, values = _where(wanted, hub_no)
     sql = (
         f"select {', '.join(InstanceRow._fields)} from {{schema}}.instances i where {where} "
-        f"order by instance_no {direction(wanted)} limit ${len(values) + 1}::bigint"
+        f"order by {order(wanted)} limit ${len(values) + 1}::bigint"
     )
     return sql.replace("{schema}", schema), (*values, number(wanted.top))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.records import InstanceRow
-from perdure.store.filters import Dialect, conditions, direction, has_index
+from perdure.store.filters import Dialect, conditions, has_index, order
 from perdure.store.task_query import COLUMNS, DUE
 from perdure.store.task_query import conditions as conditions_of_tasks
 
@@ -21,7 +21,7 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
     where, values = _where("hub_no = ?" if has_index(wanted) else "+hub_no = ?", wanted, hub_no)
     columns = ", ".join(InstanceRow._fields)
     return (
-        f"select {columns} from instances where {where} order by instance_no {direction(wanted)} limit ?",
+        f"select {columns} from instances where {where} order by {order(wanted)} limit ?",
         (*values, wanted.top),
     )
 
