@@ -18,7 +18,7 @@ from benchmarks.process import KINDS, MeasuredProcess, running
 from benchmarks.report import table
 from benchmarks.workloads import Row, Sizes, hello_many, hello_single
 from perdure.model import hash_chain
-from perdure.model.instances import partition_of
+from perdure.model.instances import PARTITIONS, partition_of
 from perdure.model.records import Batch, HistoryRow, StoredInstance
 from perdure.model.ring import base_of
 from perdure.store.sqlite.store import SqliteStore
@@ -100,7 +100,7 @@ def copies(original: StoredInstance, numbers: range) -> Batch:
             original.row._replace(
                 instance_no=no,
                 instance_id=instance_id,
-                partition=partition_of(instance_id),
+                partition=partition_of(instance_id, PARTITIONS),
                 salt=salt,
                 head=head,
             )

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from perdure.store.memory import MemoryStore
+from perdure.store.memory_cluster import Place
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
 
+PARTITIONS = 32  # few, so that each is taken and lost often
 HUB = "simulated"
 
 
@@ -45,7 +47,7 @@ class SharedBackend:
     """One hub in memory for several workers, with the world's time for the database's."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
-        self.store = MemoryStore(HUB, clock)
+        self.store = MemoryStore(HUB, place=Place(clock, partitions=PARTITIONS))
         self.store.beside()  # from here on its workers register
 
     def crash(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.model.instances import PARTITIONS, partition_of
+from perdure.model.instances import partition_of
 from perdure.model.records import Batch
 from perdure.store.memory_cluster import Roster
 from perdure.store.port import Opening
@@ -35,7 +35,7 @@ class Ownership:
         self._roster = roster
         self._clock = clock
         self._is_exact = is_exact  # no worker's clock runs fast or slow
-        self._owners: dict[int, int | None] = dict.fromkeys(range(PARTITIONS))
+        self._owners: dict[int, int | None] = dict.fromkeys(roster.partitions)
         self._epochs: dict[int, tuple[int, int | None]] = {}
         self._void: set[int] = set()
         self.names: dict[int, str] = {}
@@ -44,7 +44,7 @@ class Ownership:
         return incarnation in self._void
 
     def owner_of(self, instance_id: str) -> int | None:
-        return self._owners[partition_of(instance_id)]
+        return self._owners[partition_of(instance_id, len(self._owners))]
 
     def owned_by(self, incarnation: int) -> set[int]:
         return {partition for partition, owner in self._owners.items() if owner == incarnation}

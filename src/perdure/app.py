@@ -169,6 +169,7 @@ class App(Blueprint):
         *,
         encryption_keys: Encryption | str | None = None,
         file_access: Literal["narrow", "refuse"] | None = None,
+        partitions: int | None = None,
         replica_dir: str | None = None,
         standby: bool | None = None,
         keep_log: float | str | None = None,
@@ -186,6 +187,8 @@ class App(Blueprint):
                 application's own. An open store has its own keys.
             file_access: "refuse" raises StoreUnusable for a SQLite file that other users can read. "narrow" changes
                 its mode to 0600. Default: `PERDURE_FILE_ACCESS`, or else "narrow".
+            partitions: how many partitions a new hub in PostgreSQL has, 1 to 4096. A hub keeps its number. Default:
+                `PERDURE_PARTITIONS`, or else 256.
             replica_dir: the folder for the replica of a hub in Azure Storage. Default: `PERDURE_REPLICA_DIR`, or else
                 a folder in the user's cache directory.
             standby: whether to wait for as long as another engine holds the hub in Azure Storage. Default:
@@ -198,7 +201,13 @@ class App(Blueprint):
         Raises:
             StoreInUse, StoreTooNew, StoreUnusable, WrongEncryptionKey, RegistrationError, SettingError.
         """
-        given = {"hub": hub, "replica_dir": replica_dir, "standby": standby, "keep_log": keep_log}
+        given = {
+            "hub": hub,
+            "partitions": partitions,
+            "replica_dir": replica_dir,
+            "standby": standby,
+            "keep_log": keep_log,
+        }
         place = choose(PLACE, {**given, "store": store if isinstance(store, str) else None})
         chosen_hub = place["hub"].value or self.name
         if store is None or isinstance(store, str):
@@ -208,6 +217,7 @@ class App(Blueprint):
                 chosen_hub,
                 keys,
                 refuse_open_files=refuses_open_files(file_access),
+                partitions=place["partitions"].value,
                 replica_dir=place["replica_dir"].value,
                 standby=place["standby"].value,
                 keep_log=place["keep_log"].value,

@@ -19,6 +19,7 @@ from perdure.engine.engine import Settings as EngineSettings
 from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
 from perdure.engine.upkeep.retention import Retention
 from perdure.errors import SettingError
+from perdure.model.instances import MOST_PARTITIONS, PARTITIONS
 from perdure.model.settings import (
     COUNT,
     NAMES,
@@ -61,6 +62,13 @@ class PlaceSettings:
         "narrow",
         "what to do with a SQLite file that other users can read: change its mode to 0600, or refuse to open it",
         one_of("narrow", "refuse"),
+    )
+    partitions: int = setting(
+        PARTITIONS,
+        "the partitions of a new hub in PostgreSQL, so many workers can share it; an existing hub keeps its number",
+        COUNT,
+        least=1,
+        most=MOST_PARTITIONS,
     )
     replica_dir: str | None = setting(
         None,
@@ -208,6 +216,7 @@ class HostOverrides(EngineOverrides, ServingOverrides, total=False):
 
     encryption_keys: Encryption | str | None
     file_access: Literal["narrow", "refuse"] | None
+    partitions: int | None
     replica_dir: str | None
     standby: bool | None
     keep_log: float | str | None

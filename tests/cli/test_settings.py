@@ -17,7 +17,17 @@ from perdure.cli.settings import flags_of
 from perdure.engine.upkeep.retention import AGES, Retention
 from perdure.errors import SettingError
 from perdure.model.settings import BYTES, COUNT, NAMES, NETWORKS, PORT, SECONDS, SECRET, SWITCH, Setting
-from perdure.settings import ENGINE, KEYS, TABLE, EngineOverrides, choose, coded_in, engine_settings, markdown
+from perdure.settings import (
+    ENGINE,
+    KEYS,
+    PLACE,
+    TABLE,
+    EngineOverrides,
+    choose,
+    coded_in,
+    engine_settings,
+    markdown,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -222,3 +232,9 @@ def test_with_an_application_its_own_settings_count_too(tmp_path: Path) -> None:
     assert (found["drain"]["value"], found["drain"]["source"]) == (7.0, "application")
     assert (found["hub"]["value"], found["hub"]["source"]) == ("claims", "application")
     assert (found["threads"]["value"], found["threads"]["source"]) == (2, "flag")
+
+
+@pytest.mark.parametrize("given", ["0", "4097", "many"])
+def test_the_number_of_partitions_has_limits(given: str) -> None:
+    with pytest.raises(SettingError, match=r"but partitions must be a whole number, 1 to 4,?096 \("):
+        choose(PLACE, {}, environment={"PERDURE_PARTITIONS": given})

@@ -11,6 +11,7 @@ from typing import Any
 
 import perdure as df
 from perdure.engine.engine import Engine
+from perdure.model.instances import PARTITIONS
 from perdure.store.memory import MemoryStore
 
 
@@ -89,8 +90,10 @@ class Shop:
     async def shared_out(self) -> None:
         """Until every partition has an owner, and each worker its share."""
         able = [one for one in self.workers if one.is_able]
-        await self.until(lambda: sum(one.owned for one in able) == 32)
-        await self.until(lambda: all(one.owned in (32 // len(able), 32 // len(able) + 1) for one in able))
+        await self.until(lambda: sum(one.owned for one in able) == PARTITIONS)
+        await self.until(
+            lambda: all(one.owned in (PARTITIONS // len(able), PARTITIONS // len(able) + 1) for one in able)
+        )
 
 
 @asynccontextmanager

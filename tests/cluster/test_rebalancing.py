@@ -12,6 +12,7 @@ import pytest
 
 import perdure as df
 from perdure.errors import FenceLost
+from perdure.model.instances import PARTITIONS
 from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from tests.cluster.shop import DatabaseTime, Shop, Worker, shop
@@ -115,7 +116,7 @@ async def test_a_worker_that_leaves_finishes_what_it_runs_and_nothing_runs_twice
             await opened[0].client.start_new("one", one)
         await opened.until(lambda: len(works.begun) == 12)
         leaving = asyncio.create_task(running.__aexit__(None, None, None))
-        await opened.until(lambda: opened[0].owned == 32)  # its partitions go at once
+        await opened.until(lambda: opened[0].owned == PARTITIONS)  # its partitions go at once
         assert not leaving.done()
         works.gate.set()
         await leaving
@@ -134,9 +135,9 @@ async def test_a_dead_worker_is_taken_over_when_its_lease_has_run_out(works: Wor
         await opened[0].client.start_new("one", mine)
         await opened.until(lambda: works.begun[mine] == 1)
         opened[1].kill()
-        assert opened[0].owned == 16
+        assert opened[0].owned == PARTITIONS // 2
         opened.clock.forward(61)
-        await opened.until(lambda: opened[0].owned == 32)
+        await opened.until(lambda: opened[0].owned == PARTITIONS)
         await opened.until(
             lambda: works.begun[mine] == 2
         )  # at least once: its first run was not known to end
@@ -154,7 +155,9 @@ async def test_a_worker_taken_for_dead_commits_nothing_and_registers_anew(works:
         before = stale.engine._territory.incarnation  # type: ignore[union-attr]
         mine = stale.own_id()
         opened.clock.forward(61)  # neither has renewed: whoever looks first takes over from the other
-        await opened.until(lambda: {opened[0].owned, opened[1].owned} == {16} and _changed(opened, before))
+        await opened.until(
+            lambda: {opened[0].owned, opened[1].owned} == {PARTITIONS // 2} and _changed(opened, before)
+        )
         assert await opened[0].client.start_new("one", mine) == mine
         assert (await opened[1].client.wait_for_completion(mine, 20)).output == mine
 
@@ -213,7 +216,7 @@ async def test_claims_of_a_dead_worker_are_claimed_again_and_its_late_result_is_
         await opened.until(lambda: opened[1].engine.health()["activities_running"] == 2)
         opened[1].kill()
         opened.clock.forward(61)
-        await opened.until(lambda: opened[0].owned == 32)
+        await opened.until(lambda: opened[0].owned == PARTITIONS)
         works.gate.set()
         done = await opened[0].client.wait_for_completion(mine, 20)
         assert done.output == [f"part-{n}" for n in range(6)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.model.instances import partition_of
+from perdure.model.instances import PARTITIONS, partition_of
 from tests.cluster.shop import Shop, shop
 
 Status = df.OrchestrationStatus
@@ -75,7 +75,7 @@ async def test_a_client_of_any_worker_starts_raises_and_waits() -> None:
             *(opened[(n + 2) % 3].client.wait_for_completion(one, 20) for n, one in enumerate(ids))
         )
         assert [status.output for status in done] == [n + 1 + 6 for n in range(60)]
-        assert len({partition_of(one) for one in ids}) > 20
+        assert len({partition_of(one, PARTITIONS) for one in ids}) > 20
 
 
 async def test_refusals_of_an_owner_reach_the_client_of_another_worker() -> None:
@@ -179,10 +179,10 @@ async def test_a_large_family_spreads_and_a_small_one_stays(size: int, spreads: 
         await opened[0].client.start_new("family", root, size)
         assert (await opened[1].client.wait_for_completion(root, 20)).output == size * (size + 1) // 2
         page = await opened[0].client.query(name="child", top=1_000)
-        homes = {partition_of(child.instance_id) for child in page.instances}
+        homes = {partition_of(child.instance_id, PARTITIONS) for child in page.instances}
         assert len(page.instances) == size
         assert (len(homes) > 16) == spreads
-        assert spreads or homes == {partition_of(root)}
+        assert spreads or homes == {partition_of(root, PARTITIONS)}
 
 
 async def test_entities_and_critical_sections_across_workers() -> None:

@@ -17,6 +17,7 @@ import perdure as df
 from perdure.cli.main import root
 from perdure.http.host import application
 from perdure.http.remote.client import RemoteClient
+from perdure.model.instances import PARTITIONS
 from perdure.store.encryption import new_key
 from perdure.store.postgres.store import PostgresStore
 from tests.http.conftest import LOCAL, M, make_app
@@ -111,7 +112,7 @@ async def test_workers_and_partitions_are_told_the_same_by_the_store_and_over_ht
         make_app().running(store=url, worker_name="door", role="api"),
     ):
         async with asyncio.timeout(60):
-            while {one.partitions for one in await client.workers()} != {0, 16}:
+            while {one.partitions for one in await client.workers()} != {0, PARTITIONS // 2}:
                 await asyncio.sleep(0.05)
         transport = httpx2.ASGITransport(app=application(client))
         async with RemoteClient(LOCAL, transport=transport) as remote:
@@ -124,8 +125,8 @@ async def test_workers_and_partitions_are_told_the_same_by_the_store_and_over_ht
         lines = (await asyncio.to_thread(perdure, "workers", "--store", url)).stdout.splitlines()
 
     assert [(w.name, w.role, w.state, w.partitions) for w in far] == [
-        ("first", "worker", "living", 16),
-        ("second", "worker", "living", 16),
+        ("first", "worker", "living", PARTITIONS // 2),
+        ("second", "worker", "living", PARTITIONS // 2),
         ("door", "api", "living", 0),
     ]
     assert (far[0].pools, far[1].version, far[1].orchestrators) == (["gpu", "big"], "2.1", ["echo"])
@@ -134,10 +135,10 @@ async def test_workers_and_partitions_are_told_the_same_by_the_store_and_over_ht
     assert [[one[k] for k in steady] for one in documents] == [[one[k] for k in steady] for one in near]
     assert [(p.partition, p.owner) for p in parts] == [(s["partition"], s["owner"]) for s in shares]
     assert {p.owner for p in parts} == {"first", "second"}
-    assert len(parts) == 32
+    assert len(parts) == PARTITIONS
     assert page.status_code == 200
     assert "first" in page.text
-    assert "16 of 32" in page.text
+    assert f"{PARTITIONS // 2} of {PARTITIONS}" in page.text
     assert '<a href="/workers" aria-current="page">Workers</a>' in page.text
     assert [line.split("\t")[0] for line in lines] == ["first", "second", "door"]
 

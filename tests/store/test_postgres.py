@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -24,6 +24,7 @@ from perdure.errors import (
     StoreTooNew,
     StoreUnusable,
 )
+from perdure.model.instances import PARTITIONS
 from perdure.model.records import Batch, InstanceFilter, SeenRow
 from perdure.store import hubs_of, open_store
 from perdure.store.memory import MemoryStore
@@ -862,3 +863,13 @@ def test_behind_a_pooler_of_sessions_workers_serve_as_ever(newest_place: Place) 
             assert one.renew()
             with raises(StoreInUse):
                 place.store().open()
+
+
+def test_a_hub_keeps_its_number_of_partitions(postgres_url: str) -> None:
+    """A hub from before there were 256 of them has 32, whatever the setting says when it is opened again."""
+    for hub, wanted, found in (("old", 32, 32), ("old", PARTITIONS, 32), ("new", PARTITIONS, PARTITIONS)):
+        with closing(PostgresStore(postgres_url, hub, new_partitions=wanted)) as store:
+            store.register(profile())
+            opening = store.open()
+            assert opening.partitions == found
+            assert store.take(range(PARTITIONS)) == list(range(found))

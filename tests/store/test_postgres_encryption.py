@@ -15,7 +15,7 @@ from perdure.store.port import SharedStore, Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.store.transfer import transfer
 from perdure.testing.conformance import StoreConformance, episode, instance, key, wait
-from perdure.testing.shared_store_suite import NAMES, SharedStoreConformance, activity, profile, result
+from perdure.testing.shared_store_suite import ALL, NAMES, SharedStoreConformance, activity, profile, result
 from perdure.testing.transfer_suite import EVERYTHING, MovingConformance, everything_of
 from tests.store.conftest import Place
 
@@ -107,7 +107,7 @@ def fill(place: Place, cipher: Encryption | None, first: int = 1) -> None:
     [claimed] = store.claim([""], NAMES, 1)
     assert claimed.invocation == said
     store.commit(Batch(2, results=[result(claimed, no, message=said)]))
-    store.take(range(32))
+    store.take(ALL)
     assert store.poll(9, 0, 99).messages[-1].message == said
     store.close()
 

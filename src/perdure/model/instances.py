@@ -24,7 +24,9 @@ CHILD_MARK: Final = "::"
 """Derived ids of sub-orchestrations contain this; ids chosen by users must not."""
 SPREAD_MARK: Final = "~"
 """The end of a derived id whose sub-orchestration is placed by its own id, apart from its root."""
-PARTITIONS: Final = 32
+PARTITIONS: Final = 256
+"""How many partitions a new hub in PostgreSQL has, unless a setting says otherwise. A hub keeps its number."""
+MOST_PARTITIONS: Final = 4_096
 
 
 class RuntimeStatus(StrEnum):
@@ -121,7 +123,7 @@ def check_child_id(instance_id: object, parent_id: str) -> str:
     )
 
 
-def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
+def partition_of(instance_id: str, partitions: int) -> int:
     """The partition of an id. A derived child id hashes like its root, so that families share a partition.
 
     A spread child hashes by its own id, together with its own family.

@@ -38,6 +38,7 @@ class Setting:
     doc: str
     unit: Unit
     least: float | None = None
+    most: float | None = None
     secret: bool = False
     field: str = ""
     group: str = ""
@@ -52,17 +53,26 @@ class Setting:
         """Its flag of `perdure run`."""
         return f"--{self.name.replace('_', '-')}"
 
+    @property
+    def range(self) -> str:
+        """The limits of its values, for people; "" without any."""
+        show = self.unit.show
+        if self.least is not None and self.most is not None:
+            return f", {show(self.least)} to {show(self.most)}"
+        return "" if self.least is None else f", {show(self.least)} or more"
+
     def read(self, given: Any, place: str) -> Any:
         """Parse a value. Raises SettingError, which names the `place` of the value and the expected unit."""
         try:
             value = self.unit.read(given)
             if self.least is not None and value < self.least:
                 raise ValueError
+            if self.most is not None and value > self.most:
+                raise ValueError
         except (ValueError, TypeError, OverflowError):
-            least = "" if self.least is None else f", {self.unit.show(self.least)} or more"
             shown = "***" if self.secret else repr(given)
             raise SettingError(
-                f"{place} is {shown}, but {self.name} must be {self.unit.name}{least} ({self.doc})"
+                f"{place} is {shown}, but {self.name} must be {self.unit.name}{self.range} ({self.doc})"
             ) from None
         return value
 
@@ -72,10 +82,17 @@ class Setting:
 
 
 def setting(
-    default: Any, doc: str, unit: Unit, *, least: float | None = None, secret: bool = False, name: str = ""
+    default: Any,
+    doc: str,
+    unit: Unit,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    secret: bool = False,
+    name: str = "",
 ) -> Any:
     """Declare a field of a dataclass as a setting; `name` replaces the field's name if that says too little."""
-    return field(default=default, metadata={KEY: (doc, unit, least, secret, name)})
+    return field(default=default, metadata={KEY: (doc, unit, least, most, secret, name)})
 
 
 def settings_of(kind: type[Any], group: str = "") -> Iterator[Setting]:
@@ -88,8 +105,8 @@ def settings_of(kind: type[Any], group: str = "") -> Iterator[Setting]:
 
 
 def _row(found: Field[Any], group: str) -> Setting:
-    doc, unit, least, secret, name = found.metadata[KEY]
-    return Setting(name or found.name, found.default, doc, unit, least, secret, found.name, group)
+    doc, unit, least, most, secret, name = found.metadata[KEY]
+    return Setting(name or found.name, found.default, doc, unit, least, most, secret, found.name, group)
 
 
 def mask(text: str) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure.errors import StoreUnusable, needing
+from perdure.model.instances import PARTITIONS
 from perdure.model.settings import mask
 from perdure.store.transfer import UNFINISHED
 
@@ -23,6 +24,7 @@ def open_store(
     encryption: Encryption | None = None,
     *,
     refuse_open_files: bool = False,
+    partitions: int = PARTITIONS,
     replica_dir: str | None = None,
     standby: bool = False,
     keep_log: float = 0.0,
@@ -34,6 +36,7 @@ def open_store(
         encryption: the keys for content on disk; a store in memory needs none.
         refuse_open_files: do not open a SQLite file that other users may read; by default its mode becomes
             0600.
+        partitions: of a new hub in PostgreSQL, how many it has. A hub keeps its number.
         replica_dir: of a hub in Azure Storage, the folder of its replica on this machine.
         standby: of a hub in Azure Storage, wait for as long as another engine holds it.
         keep_log: of a hub in Azure Storage, how many seconds it can be restored to.
@@ -50,7 +53,7 @@ def open_store(
         _demand_driver()
         from perdure.store.postgres.store import PostgresStore
 
-        return PostgresStore(url, hub, encryption)
+        return PostgresStore(url, hub, encryption, new_partitions=partitions)
     if is_azure(url):
         from perdure.store.log.opening import open_log_store
         from perdure.store.log.store import Terms

@@ -196,7 +196,7 @@ class MemoryStore(Member):
     def _is_mine(self, instance_id: str) -> bool:
         if not self._incarnation:
             return True
-        owner = self._place.roster.partitions[partition_of(instance_id)].incarnation
+        owner = self._place.roster.partitions[partition_of(instance_id, self._place.partitions)].incarnation
         return owner == self._incarnation
 
     def commit(self, batch: Batch) -> None:

@@ -39,9 +39,7 @@ class Roster:
     """The workers of the hub, and the owners of its partitions."""
 
     workers: dict[int, WorkerRow] = field(default_factory=dict)
-    partitions: dict[int, PartitionRow] = field(
-        default_factory=lambda: {number: PartitionRow(number, None, 0) for number in range(PARTITIONS)}
-    )
+    partitions: dict[int, PartitionRow] = field(default_factory=dict)
     sole: object | None = None  # the store that has the hub open exclusively
     listening: dict[int, Callable[[], None]] = field(default_factory=dict)
 
@@ -63,6 +61,10 @@ class Place:
     roster: Roster = field(default_factory=Roster)
     lock: RLock = field(default_factory=RLock)
     is_shared: bool = False  # whether engines must register
+    partitions: int = PARTITIONS
+
+    def __post_init__(self) -> None:
+        self.roster.partitions = {number: PartitionRow(number, None, 0) for number in range(self.partitions)}
 
 
 class Member:
@@ -122,7 +124,7 @@ class Member:
         owned = roster.owned_by(self._incarnation)
         worker = f"{self._profile.worker}#{self._incarnation}.{now}"
         ring = _left_in_the_ring(self._place, worker)
-        return Opening(first, first, self._incarnation, PARTITIONS, owned, now, worker, ring)
+        return Opening(first, first, self._incarnation, self._place.partitions, owned, now, worker, ring)
 
     def _enter_alone(self) -> Opening:
         roster, tables = self._place.roster, self._place.tables

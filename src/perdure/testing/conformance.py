@@ -28,7 +28,7 @@ from perdure.model.events import (
 )
 from perdure.model.hash_chain import digest_of
 from perdure.model.human_tasks import role_text
-from perdure.model.instances import partition_of
+from perdure.model.instances import PARTITIONS, partition_of
 from perdure.model.records import (
     AuditFilter,
     AuditRow,
@@ -64,7 +64,7 @@ def instance(number: int, instance_id: str = "", **changes: Any) -> InstanceRow:
     row = InstanceRow(
         instance_no=number,
         instance_id=instance_id,
-        partition=partition_of(instance_id),
+        partition=partition_of(instance_id, PARTITIONS),
         kind="orchestration",
         name="process_claim",
         version="1",

@@ -76,8 +76,11 @@ class PostgresStore(PostgresReader):
 
     is_shared = True
 
-    def __init__(self, url: str, hub: str, cipher: Cipher | None = None) -> None:
+    def __init__(
+        self, url: str, hub: str, cipher: Cipher | None = None, *, new_partitions: int = PARTITIONS
+    ) -> None:
         super().__init__(url, hub, cipher)
+        self._new_partitions = new_partitions
         self.place = f"{self._address.shown} {hub}"
         self.late_results = 0
         self._wire: Wire | None = None
@@ -85,7 +88,7 @@ class PostgresStore(PostgresReader):
         self._former: Backend | None = None  # the former session, which the server may still consider alive
         self._profile: Profile | None = None
         self._state = "living"
-        self._partitions = PARTITIONS
+        self._partitions = new_partitions
         self._incarnation = 0
         self._own: list[int] = []  # possible incarnations of this store; more than one after a failed reopen
         self._owned: frozenset[int] = frozenset()
@@ -152,7 +155,7 @@ class PostgresStore(PostgresReader):
             name = text(self.hub)
             *_, answer = wire.ask(
                 [
-                    Statement("add_hub", (name, number(PARTITIONS))),
+                    Statement("add_hub", (name, number(self._new_partitions))),
                     Statement("add_partitions", (name,)),
                     Statement("hub", (name,)),
                 ]
@@ -416,7 +419,7 @@ class PostgresStore(PostgresReader):
         def begin(wire: Wire) -> int:
             for hub_no, _ in wire.one("hub", name):
                 wire.ask(moving.clear(self._schema, hub_no))
-            added = (name, number(PARTITIONS))
+            added = (name, number(self._new_partitions))
             *_, found = wire.ask(
                 [Statement("add_hub", added), Statement("add_partitions", (name,)), Statement("hub", (name,))]
             )
