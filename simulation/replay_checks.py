@@ -118,7 +118,7 @@ class _Again:
         whole = self._new()
         whole.begin_episode(at)
         together = [_settled(whole, arrival) for arrival in arrivals]
-        whole.close()
+        put_away(whole)
         told: list[tuple[int, list[ev.HistoryEvent]]] = []
         for number, arrival in enumerate(arrivals):
             execution = self._new()
