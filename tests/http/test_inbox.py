@@ -141,8 +141,14 @@ def task(**changes: Any) -> OpenTask:
         ),
         (
             {"due": NOW + timedelta(days=3), "escalation": (NOW + timedelta(hours=24), "supervisor")},
-            "Due in 3 days, on Fri 4 Dec at 17:50 UTC. It goes to the role supervisor tomorrow at 17:50 UTC.",
-            "Fri 4 Dec, 17:50",
+            "Due in 1 day, tomorrow at 17:50 UTC. Then it goes to the role supervisor. "
+            "Its deadline is on Fri 4 Dec at 17:50 UTC.",
+            "Wed 2 Dec, 17:50",
+        ),
+        (
+            {"escalation": (NOW + timedelta(hours=3), "supervisor")},
+            "Due in 3 h, today at 20:50 UTC. Then it goes to the role supervisor.",
+            "3 h",
         ),
         (
             {"due": NOW + timedelta(seconds=20)},

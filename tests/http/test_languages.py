@@ -92,11 +92,12 @@ def test_the_sentence_about_a_deadline_in_two_languages_and_zones() -> None:
     due = NOW + timedelta(hours=2, minutes=10)
     one = task(due, then="it is denied", escalation=(NOW + timedelta(hours=1), "supervisor"))
     assert deadline_sentence(one, NOW) == (
-        "Due in 2 h 10 min, today at 20:00 UTC. It goes to the role supervisor today at 18:50 UTC. Then it is denied."
+        "Due in 1 h, today at 18:50 UTC. Then it goes to the role supervisor. "
+        "Its deadline is today at 20:00 UTC. Then it is denied."
     )
     with speaking(GERMAN):
         assert deadline_sentence(one, NOW) == (
-            "Fällig in 2 h 10 min, heute um 21:00. An die Rolle supervisor geht sie heute um 19:50. "
+            "Fällig in 1 h, heute um 19:50. Danach geht sie an die Rolle supervisor. Die Frist endet heute um 21:00. "
             "Danach: it is denied."
         )
 

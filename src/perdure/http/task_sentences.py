@@ -15,32 +15,37 @@ SOON = timedelta(hours=4)
 
 
 def deadline_sentence(task: OpenTask, now: datetime) -> str:
-    """When the task is due, and what happens then: "Due in 2 h 10 min, today at 20:00 UTC. Then it is denied."""
-    if task.due is None:
-        said = [say("No deadline.")]
-    elif task.due <= now:
-        late, at = lasting_of(now - task.due), day(task.due, now)
-        said = [say("%(lasting)s late: it was due %(day)s.", lasting=late, day=at)]
-    else:
-        left, at = lasting_of(task.due - now), day(task.due, now)
-        said = [say("Due in %(lasting)s, %(day)s.", lasting=left, day=at)]
+    """When the task is due, and what happens then: "Due in 2 h 10 min, today at 20:00 UTC. Then it is denied."
+
+    A task that escalates is due for the people whose it is now when it goes to the next role.
+    """
+    said = [_due(task.due_now, now)]
     if task.escalation is not None:
-        then, role = task.escalation
-        said.append(say("It goes to the role %(role)s %(day)s.", role=role, day=day(then, now)))
+        said.append(say("Then it goes to the role %(role)s.", role=task.escalation[1]))
+        if task.due is not None:
+            said.append(say("Its deadline is %(day)s.", day=day(task.due, now)))
     if task.then and task.due is not None:
         said.append(say("Then %(then)s.", then=task.then.rstrip(".")))
     return " ".join(said)
 
 
+def _due(due: datetime | None, now: datetime) -> str:
+    if due is None:
+        return say("No deadline.")
+    if due <= now:
+        return say("%(lasting)s late: it was due %(day)s.", lasting=lasting_of(now - due), day=day(due, now))
+    return say("Due in %(lasting)s, %(day)s.", lasting=lasting_of(due - now), day=day(due, now))
+
+
 def is_late(task: OpenTask, now: datetime) -> bool:
-    return task.due is not None and task.due <= now
+    return task.due_now is not None and task.due_now <= now
 
 
 def urgency(task: OpenTask, now: datetime) -> str:
     """How pages mark the task: late, soon, or ""."""
     if is_late(task, now):
         return "late"
-    return "soon" if task.due is not None and task.due - now < SOON else ""
+    return "soon" if task.due_now is not None and task.due_now - now < SOON else ""
 
 
 def label_of(name: str) -> str:
@@ -54,13 +59,14 @@ def due_in_short(task: OpenTask, now: datetime) -> str:
 
     A column has no room for the zone; the sentence has it.
     """
-    if task.due is None:
+    due = task.due_now
+    if due is None:
         return say("no deadline")
-    if task.due <= now:
-        return say("%(lasting)s late", lasting=lasting_of(now - task.due))
-    if task.due - now < timedelta(days=1):
-        return lasting_of(task.due - now)
-    return f"{short_day(task.due)}, {clock_time(task.due).removesuffix(' UTC')}"
+    if due <= now:
+        return say("%(lasting)s late", lasting=lasting_of(now - due))
+    if due - now < timedelta(days=1):
+        return lasting_of(due - now)
+    return f"{short_day(due)}, {clock_time(due).removesuffix(' UTC')}"
 
 
 def day(at: datetime, now: datetime) -> str:

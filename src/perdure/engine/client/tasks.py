@@ -67,6 +67,11 @@ class OpenTask:
     tags: dict[str, str] = field(default_factory=dict)
     needs_person: bool = False
 
+    @property
+    def due_now(self) -> datetime | None:
+        """Until when those who may decide it now have time: to the next escalation, or to the deadline."""
+        return self.escalation[0] if self.escalation is not None else self.due
+
     def may_be_decided_by(self, person: Person) -> bool:
         """Whether the person may see and decide it: by role, by assignment, or because anyone may."""
         if person.name in (self.assignee, self.holder):

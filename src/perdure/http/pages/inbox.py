@@ -262,19 +262,20 @@ async def save_view(request: Request) -> Response:
 def _groups(tasks: Sequence[OpenTask], now: datetime) -> list[tuple[str, list[OpenTask]]]:
     """The tasks under the headings of the list, in its order."""
     groups: dict[str, list[OpenTask]] = {}
-    for one in tasks:
+    for one in sorted(tasks, key=lambda one: (one.due_now is None, one.due_now or one.since)):
         groups.setdefault(_heading(one, now), []).append(one)
     return list(groups.items())
 
 
 def _heading(task: OpenTask, now: datetime) -> str:
-    if task.due is None:
+    due = task.due_now
+    if due is None:
         return "No deadline"
-    if task.due <= now:
+    if due <= now:
         return "Overdue"
-    if task.due.date() == now.date():
+    if due.date() == now.date():
         return "Today"
-    return "Within a week" if task.due - now < timedelta(days=7) else "Later"
+    return "Within a week" if due - now < timedelta(days=7) else "Later"
 
 
 def _keys(fields: Sequence[Field]) -> dict[str, str]:
