@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 from perdure.engine.upkeep.verification import Report, verify
 from perdure.errors import SettingError, StoreUnusable
 from perdure.model.settings import mask
-from perdure.settings import encryption_given, refuses_open_files
+from perdure.settings import encryption_given, partitions_given, refuses_open_files
 from perdure.store import copy_from_log, file_of, hubs_of, is_azure, is_postgres, open_store, sqlite_path
 from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
@@ -239,7 +239,9 @@ class _MovableStore(Store, Movable, Protocol):
 
 def _movable(store: str | Store, hub: str, keys: Encryption | None) -> _MovableStore:
     if isinstance(store, str):
-        opened = open_store(store, hub, keys, refuse_open_files=refuses_open_files())
+        opened = open_store(
+            store, hub, keys, refuse_open_files=refuses_open_files(), partitions=partitions_given()
+        )
     else:
         opened = store
     if not isinstance(opened, Movable):

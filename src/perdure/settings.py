@@ -292,6 +292,12 @@ def refuses_open_files(given: str | None = None) -> bool:
     return bool(choose(rows, {"file_access": given})["file_access"].value == "refuse")
 
 
+def partitions_given() -> int:
+    """The number of partitions of a hub that a command creates, from PERDURE_PARTITIONS."""
+    rows = [row for row in PLACE if row.name == "partitions"]
+    return int(choose(rows, {})["partitions"].value)
+
+
 def tells_messages() -> bool:
     """Whether spans contain the messages of errors, from PERDURE_TELEMETRY_MESSAGES."""
     rows = [row for row in ENGINE if row.name == "telemetry_messages"]

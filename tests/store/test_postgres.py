@@ -9,11 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+import perdure as df
 from perdure.errors import (
     CommitConflict,
     CommitRefused,
@@ -24,7 +26,7 @@ from perdure.errors import (
     StoreTooNew,
     StoreUnusable,
 )
-from perdure.model.instances import PARTITIONS
+from perdure.model.instances import MOST_PARTITIONS, PARTITIONS, partition_of
 from perdure.model.records import Batch, InstanceFilter, SeenRow
 from perdure.store import hubs_of, open_store
 from perdure.store.memory import MemoryStore
@@ -873,3 +875,27 @@ def test_a_hub_keeps_its_number_of_partitions(postgres_url: str) -> None:
             opening = store.open()
             assert opening.partitions == found
             assert store.take(range(PARTITIONS)) == list(range(found))
+
+
+@pytest.mark.parametrize(("there", "wanted", "found"), [(32, "64", 32), (0, "64", 64), (0, "", PARTITIONS)])
+async def test_a_copy_has_the_partitions_of_the_hub_that_it_fills(
+    there: int, wanted: str, found: int, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty hub from before there were 256 of them keeps its number; a new one takes it from the setting."""
+    source = f"sqlite:///{tmp_path}/a.db"
+    ids = [f"claim-{no}" for no in range(50)]
+    async with df.App("claims").running(store=source, accept_only=True) as client:
+        for name in ids:
+            await client.start_new("waits_for_a_worker", name)
+    if there:
+        with closing(PostgresStore(postgres_url, "claims", new_partitions=there)) as store:
+            store.open()
+    if wanted:
+        monkeypatch.setenv("PERDURE_PARTITIONS", wanted)
+    assert df.copy(source, postgres_url).report.ok
+    with closing(PostgresStore(postgres_url, "claims")) as store:
+        store.register(profile())
+        assert store.open().partitions == found
+        assert store.take(range(MOST_PARTITIONS)) == list(range(found))
+        placed = {row.instance_id: row.partition for row in store.rows(ids)}
+        assert placed == {name: partition_of(name, found) for name in ids}

@@ -150,17 +150,7 @@ class PostgresStore(PostgresReader):
 
     def _take_hub(self, wire: Wire) -> tuple[int, int]:
         """The hub's number and its number of partitions; a new hub is created."""
-        found = wire.one("hub", text(self.hub))
-        if not found:
-            name = text(self.hub)
-            *_, answer = wire.ask(
-                [
-                    Statement("add_hub", (name, number(self._new_partitions))),
-                    Statement("add_partitions", (name,)),
-                    Statement("hub", (name,)),
-                ]
-            )
-            found = answer.rows
+        found = wire.one("hub", text(self.hub)) or _new_hub(wire, self.hub, self._new_partitions)
         hub_no, partitions = found[0]
         return int(hub_no), int(partitions)
 
@@ -419,11 +409,9 @@ class PostgresStore(PostgresReader):
         def begin(wire: Wire) -> int:
             for hub_no, _ in wire.one("hub", name):
                 wire.ask(moving.clear(self._schema, hub_no))
-            added = (name, number(self._new_partitions))
-            *_, found = wire.ask(
-                [Statement("add_hub", added), Statement("add_partitions", (name,)), Statement("hub", (name,))]
-            )
-            return int(found.rows[0][0])
+            # The copy replaces the empty hub that is there, and its rows are placed in as many partitions.
+            [(hub_no, _)] = _new_hub(wire, self.hub + UNFINISHED, self._partitions)
+            return int(hub_no)
 
         self._importing = self._working(begin)
         return Opening(1, 1)
@@ -517,6 +505,19 @@ class PostgresStore(PostgresReader):
 
         with suppress(CommitConflict):  # another worker does it
             self._upkeep.do(expire)
+
+
+def _new_hub(wire: Wire, hub: str, partitions: int) -> list[Any]:
+    """Create a hub, unless another process has just done so. Returns its number and its partitions."""
+    name = text(hub)
+    *_, found = wire.ask(
+        [
+            Statement("add_hub", (name, number(partitions))),
+            Statement("add_partitions", (name,)),
+            Statement("hub", (name,)),
+        ]
+    )
+    return found.rows
 
 
 class _Aside:
