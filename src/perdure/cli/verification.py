@@ -13,6 +13,7 @@ from perdure.errors import PerdureError
 from perdure.http.formatting import plain
 from perdure.settings import encryption_given
 from perdure.store import hubs_of, open_store, sqlite_path
+from perdure.store.port import Walked
 from perdure.store.sqlite.files import readable_by_others
 
 commands = typer.Typer()
@@ -22,8 +23,9 @@ commands = typer.Typer()
 def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: JsonOption = False) -> None:
     """Check every history, its hash chain and its status, and that other users cannot read the SQLite file.
 
-    The command changes nothing, and a server can run meanwhile. It ends with 1
-    if it finds a problem.
+    Of a hub in Azure Storage, it first walks the log and compares the snapshots
+    with it. The command changes nothing, and a server can run meanwhile. It ends
+    with 1 if it finds a problem.
     """
     try:
         names = hubs_of(store)
@@ -80,7 +82,17 @@ def _print(reports: dict[str, Report], open_files: dict[str, str]) -> None:
             if report.encrypted
             else ""
         )
+        if report.walked is not None:
+            typer.echo(f"hub {hub}: {_shown_walk(report.walked)}")
         typer.echo(f"hub {hub}: {report.instances} instances, {report.rows} rows of history{locked}, {found}")
+
+
+def _shown_walk(walked: Walked) -> str:
+    records = walked.end - walked.first
+    seen = f"{records} records of the log walked"
+    if records:
+        seen += f", {walked.first} to {walked.end - 1}"
+    return f"{seen}, {walked.bodies} bodies and {walked.snapshots} snapshots compared with them"
 
 
 def _as_data(report: Report) -> dict[str, object]:
@@ -89,4 +101,14 @@ def _as_data(report: Report) -> dict[str, object]:
         "rows": report.rows,
         "encrypted": report.encrypted,
         "problems": report.problems,
+        **({} if report.walked is None else {"log": _walk_as_data(report.walked)}),
+    }
+
+
+def _walk_as_data(walked: Walked) -> dict[str, object]:
+    return {
+        "first": walked.first,
+        "end": walked.end,
+        "bodies": walked.bodies,
+        "snapshots": walked.snapshots,
     }

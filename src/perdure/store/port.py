@@ -233,6 +233,28 @@ class Examinable(Protocol):
         """All rows of an instance by table, as stored, damaged ones included; empty without rows."""
 
 
+@dataclass
+class Walked:
+    """What a walk through a log has seen. `problems` are sentences."""
+
+    first: int = 0  # the position of the first record
+    end: int = 0  # the position behind the last one
+    bodies: int = 0  # blobs with the content of a record
+    snapshots: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Walkable(Protocol):
+    """A store whose commits are a chain of records. From any thread."""
+
+    def walk(self) -> Walked:
+        """Check that the records are one chain without a gap, and that the snapshots agree with it.
+
+        Damage never raises. Raises StoreError if the service does not answer.
+        """
+
+
 @dataclass(frozen=True)
 class Profile:
     """The registration of a worker, visible to other workers and operators. `lease` is in microseconds."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ import pytest
 
 import perdure as df
 from perdure.errors import StoreUnusable
+from perdure.store.log.azure import AzureService
 from tests.crash.killing import Killer
 from tests.postgres.servers import free_port
-from tests.store.log.azurite import azurite
+from tests.store.log.azurite import account_at, azurite
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("azurite")]
 APP = """
@@ -102,6 +105,31 @@ async def test_backups_go_back_in_time_and_copies_go_everywhere(account: str, tm
     copied = df.copy("azure:", f"sqlite:///{tmp_path}/copied.db", hub="Backups")
     assert copied.rows["instances"] == 10
     assert df.backup(f"sqlite:///{tmp_path}/copied.db", tmp_path / "again.db").instances == 10
+
+
+async def test_verify_walks_the_log_and_finds_what_another_program_has_changed(account: str) -> None:
+    await run_some(app_of("walked"), 5)
+    sound = command("verify", "--store", "azure:", "--hub", "walked")
+    assert re.search(r"hub walked: \d+ records of the log walked, 0 to \d+, 0 bodies", sound.stdout), (
+        sound.stderr
+    )
+    assert "no problems" in sound.stdout
+    assert sound.returncode == 0
+
+    with closing(AzureService(account_at(account), "walked")) as service, closing(service.log()) as log:
+        records, _ = log.read(0)
+        changed = records[3].content[:-1] + bytes([records[3].content[-1] ^ 1])
+        row = {"d0": base64.b64encode(changed).decode(), "d0@odata.type": "Edm.Binary"}
+        key = f"{service.name}(PartitionKey='log',RowKey='{3:016x}.00')"
+        log._batch([("MERGE", key, {"If-Match": "*"}, row)])
+        told = command("verify", "--store", "azure:", "--hub", "walked")
+        assert "record 4 of the log does not follow record 3" in told.stdout, told.stderr
+        assert told.returncode == 1
+        log._delete([f"{2:016x}.00"])
+        report = json.loads(command("verify", "--store", "azure:", "--hub", "walked", "--json").stdout)
+    found = report["hubs"]["walked"]
+    assert found["log"] == {"first": 0, "end": 2, "bodies": 0, "snapshots": 0}
+    assert found["problems"][0].startswith("record 2 of the log is missing")
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

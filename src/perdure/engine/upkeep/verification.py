@@ -4,8 +4,9 @@ It reads every instance and every kept execution, folds each history without run
 checks the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that is
 last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
 of bodies in the payloads table. A missing body is reported as redacted, not as damage, because the chain covers
-its digest. For rows encrypted with a missing key, only order and chain are checked. Run it on an idle hub: on a
-busy hub an instance may change between two reads and be reported wrongly.
+its digest. For rows encrypted with a missing key, only order and chain are checked. Of a hub in a log, it first
+walks the chain of records. Run it on an idle hub: on a busy hub an instance may change between two reads and be
+reported wrongly.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from perdure.engine.client.instance_counts import true_counts
 from perdure.engine.client.status import recorded_events
+from perdure.errors import StoreError
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.damaged import DamagedRow, why_damaged
@@ -27,7 +29,7 @@ from perdure.model.recorded import references
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
 from perdure.model.ring import HEAD, InstanceCounts, counts_of, is_certain
 from perdure.replay.state import State, fold
-from perdure.store.port import ClientStore, Examinable, SharedStore, shared
+from perdure.store.port import ClientStore, Examinable, SharedStore, Walkable, Walked, shared
 
 PAGE = 500
 
@@ -42,6 +44,7 @@ class Report:
     redacted: int = 0
     encrypted: int = 0  # rows whose content was not checked, because their key is missing
     problems: list[str] = field(default_factory=list)
+    walked: Walked | None = None  # of a hub in a log: what was seen of its records
 
     @property
     def ok(self) -> bool:
@@ -54,6 +57,20 @@ def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: No
     Damage never raises: an unreadable instance becomes a problem in the report.
     """
     report = Report()
+    if isinstance(store, Walkable):
+        report.walked = store.walk()
+        report.problems += report.walked.problems
+    try:
+        _check_rows(store, progress, report)
+    except StoreError as error:
+        if not report.problems:
+            raise
+        report.problems.append(f"the instances cannot be read, and were not checked: {error}")
+    return report
+
+
+def _check_rows(store: ClientStore, progress: Callable[[int], None], report: Report) -> None:
+    """Check every instance, and what other tables have."""
     several = shared(store)
     partitions = len(several.census().partitions) if several is not None else 1
     names: dict[int, str] = {}
@@ -71,7 +88,6 @@ def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: No
     if isinstance(store, Examinable):
         for number, flaw in store.flaws():
             report.problems.append(f"{names[number]}: {flaw}" if number in names else flaw)
-    return report
 
 
 def _ring_problems(store: ClientStore) -> Iterator[str]:

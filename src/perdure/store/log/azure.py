@@ -160,7 +160,10 @@ class AzureLog:
                 return records, end
             if self._first() > at:
                 raise Trimmed
-        raise Unknown(f"{self._table}: the record {at} is not there yet")
+        raise StoreUnusable(
+            f"the log in the table {self._table} lacks the record {at}, and has earlier ones: another program "
+            "deleted it. `perdure verify` tells what else is missing"
+        )
 
     def _look(self, at: int) -> tuple[list[Record], int]:
         wanted = f"PartitionKey eq 'log' and RowKey ge '{at:016x}' and RowKey le '{_HEAD}'"
@@ -175,7 +178,10 @@ class AzureLog:
     def _first(self) -> int:
         """The position of the first record that is kept."""
         rows, _ = self._query("PartitionKey eq 'log' and RowKey lt '~'", "&$top=1&$select=RowKey")
-        return int(rows[0]["RowKey"][:16], 16) if rows else 1 << 62
+        if not rows:
+            return 1 << 62
+        position, _, row = str(rows[0]["RowKey"]).partition(".")
+        return int(position, 16) + (row != "00")  # a trim that has stopped leaves the end of a record
 
     def _query(self, wanted: str, more: str = "") -> tuple[list[dict[str, Any]], bool]:
         """A page of rows, and whether it is the last."""

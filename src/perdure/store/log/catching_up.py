@@ -47,6 +47,12 @@ class CatchUp:
                 self.begin_with(self._shelf.newest())
         raise StoreError(f"{self._shelf.where}: records were deleted again and again before they were read")
 
+    def run_to(self, position: int) -> None:
+        """Apply the records before this position, which are all there. Raises Trimmed."""
+        while (at := self._replica.place.position) < position:
+            records, _ = self._read(at)
+            self._apply([record.content for record in records[: position - at]])
+
     def check(self) -> None:
         """Begin again unless the replica is a beginning of this log. Raises StoreUnusable if it is ahead of it."""
         place = self._replica.place

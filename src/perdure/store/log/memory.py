@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple, TypeVar
 
+from perdure.errors import StoreUnusable
 from perdure.store.log.port import LARGEST, Head, Missing, Moved, Record, Trimmed, Unknown
 
 Fate = Literal["done", "cut", "unanswered", "doubled", "late"]
@@ -197,9 +198,13 @@ class MemoryLog:
             if service._tag == 0:
                 raise Missing
             if at < service._end and at not in service._records:
-                raise Trimmed
-            upto = min(service._end, at + _PAGE)
-            return [service._records[no] for no in range(at, upto)], service._end
+                if min(service._records, default=service._end) > at:
+                    raise Trimmed
+                raise StoreUnusable(f"{service.where} lacks the record {at}: another program deleted it")
+            found: list[Record] = []
+            while len(found) < _PAGE and at + len(found) in service._records:
+                found.append(service._records[at + len(found)])
+            return found, service._end
 
         return service._ask("read", request)
 

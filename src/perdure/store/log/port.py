@@ -95,7 +95,8 @@ class Log(Protocol):
 
         The end is as of this call or later: with fewer records than up to the end, read again behind the last.
         It does not change which head this object remembers. Raises Trimmed if records below the end, from `at` on,
-        were deleted; Missing; Unknown.
+        were deleted, together with all before them; StoreUnusable for a gap behind records that are there; Missing;
+        Unknown.
         """
 
     def trim(self, below: int) -> None:

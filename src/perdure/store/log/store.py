@@ -29,6 +29,7 @@ from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed
 from perdure.store.log.records import Kind, MovedTo, in_blob, packed, packed_batch, record_of
 from perdure.store.log.replica import FILE, Place, Replica, boot_id, prepare_folder
 from perdure.store.log.snapshots import BODIES, Shelf, blob_name
+from perdure.store.log.walking import walk
 from perdure.store.port import Opening
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite.connection import open_reader
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from perdure.model.records import Batch
     from perdure.store.log.port import Head, Service
     from perdure.store.log.snapshots import Copy, Listed
+    from perdure.store.port import Walked
     from perdure.store.rekeying import Rekeyed
 
 LEASE: Final = 10.0
@@ -263,6 +265,9 @@ class LogStore(SqliteStore):
             found = self._local.connection = open_reader(path)
             self._connections.add(found)
         return found
+
+    def walk(self) -> Walked:
+        return walk(self._service, self.hub, self._patience)
 
     def close_reader(self) -> None:
         super().close_reader()
