@@ -19,8 +19,11 @@ from tests.http.conftest import LOCAL
 
 AWAY = datetime(2020, 1, 1, tzinfo=UTC)
 READS = {"GET", "HEAD"}
-MANY = {"purge_many", "redeliver_message"}
-COOKIES_ONLY = {"logout", "choose_look", "save_view"}
+MANY = {
+    "redeliver_message",
+    *(f"{verb}_many" for verb in ("suspend", "resume", "terminate", "rewind", "purge")),
+}
+COOKIES_ONLY = {"logout", "choose_look", "save_view", "save_list_view"}
 
 
 def app_with_triggers() -> df.App:
@@ -143,6 +146,11 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
     "decide": (running, {"json": {"approved": True}}),
 }
 FORMS: dict[str, dict[str, str]] = {
+    "suspend_many": {"filter": "?name=approval"},
+    "resume_many": {"filter": "?name=approval&status=Suspended"},
+    "terminate_many": {"filter": "?name=approval"},
+    "rewind_many": {"filter": "?name=broken"},
+    "purge_many": {"filter": "?name=echo"},
     "raise_event": {"event": "ApproverDecision", "field.approved": "true", "field.": '{"approved": true}'},
     "complete_task": {"field.approved": "true"},
     "assign_task": {"to": "ben@example.org"},

@@ -79,6 +79,7 @@ async def test_failures_above_the_usual_are_told_until_they_are_rewound(env: Dur
 
     for number in range(3):
         await env.client.rewind(f"c-{number}", "once more")
+    await env.settled()
     await env.client.purge_instance_history_by(runtime_status=["Failed"])
     assert lines(await shown(env)) == []
 

@@ -55,6 +55,7 @@ from perdure.http.guard import Guard
 from perdure.http.mounting import BASE, prefix_of
 from perdure.http.pages import (
     admin_pages,
+    bulk_actions,
     docs_pages,
     error_pages,
     event_links,
@@ -65,6 +66,7 @@ from perdure.http.pages import (
     looks,
     overview,
     signing_in,
+    starting,
     trigger_actions,
 )
 from perdure.http.pages import triggers as trigger_pages
@@ -297,6 +299,8 @@ _PAGES = (
     error_pages.ENDPOINTS,
     overview.ENDPOINTS,
     instance_list.ENDPOINTS,
+    bulk_actions.ENDPOINTS,
+    starting.ENDPOINTS,
     instances.ENDPOINTS,
     instance_actions.ENDPOINTS,
     inbox.ENDPOINTS,

@@ -211,6 +211,14 @@ def _shown(kind: str, default: Any) -> str:
     return default if kind in ("text", "longtext") and isinstance(default, str) else _dumped(default)
 
 
+def typed_of(fields: tuple[Field, ...], value: Any) -> dict[str, str]:
+    """What the inputs of a form contain for a value, such as the input of an instance."""
+    if len(fields) == 1 and not fields[0].name:
+        return {fields[0].input_name: _shown(fields[0].kind, value)}
+    members = value if isinstance(value, Mapping) else {}
+    return {one.input_name: _shown(one.kind, members[one.name]) for one in fields if one.name in members}
+
+
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -292,4 +300,4 @@ def _escaped(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-__all__ = ["Field", "fields_of", "help_of", "read_fields"]
+__all__ = ["Field", "fields_of", "help_of", "read_fields", "typed_of"]

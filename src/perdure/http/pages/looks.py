@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LANGUAGE, ZONE, TIMES, THEME = "perdure_language", "perdure_zone", "perdure_times", "perdure_theme"
 VIEWS: Final = "perdure_views"
+LIST_VIEWS: Final = "perdure_list_views"
 """The cookies. The script of the pages sets `ZONE`."""
 THEMES: Final = ("light", "dark")
 YEAR: Final = 365 * 24 * 3_600
@@ -68,19 +69,31 @@ async def choose_look(request: Request) -> Response:
     return response
 
 
-def saved_views(request: Request) -> list[tuple[str, str]]:
-    """The views of the inbox that the visitor has saved: a name, and the query of the filter."""
-    pairs = parse_qsl(request.cookies.get(VIEWS, "")[:4_000], max_num_fields=50)
+def saved_views(request: Request, cookie: str = VIEWS) -> list[tuple[str, str]]:
+    """The views of the inbox, or of another page, that the visitor has saved: a name, and the query of the filter."""
+    pairs = parse_qsl(request.cookies.get(cookie, "")[:4_000], max_num_fields=50)
     return [(name, f"?{query}") for name, query in pairs if name and query]
 
 
-def keep_views(request: Request, response: Response, views: list[tuple[str, str]]) -> None:
+def keep_views(
+    request: Request, response: Response, views: list[tuple[str, str]], cookie: str = VIEWS
+) -> None:
     """Keep the views in the visitor's browser."""
     value = urlencode([(name, query.removeprefix("?")) for name, query in views])
     path, secure = request.scope.get(BASE) or "/", request.url.scheme == "https"
-    response.set_cookie(VIEWS, value, max_age=YEAR, path=path, samesite="lax", secure=secure, httponly=True)
+    response.set_cookie(cookie, value, max_age=YEAR, path=path, samesite="lax", secure=secure, httponly=True)
 
 
 ENDPOINTS = (Endpoint("/look", ("POST",), choose_look, "open", is_page=True),)
 
-__all__ = ["ENDPOINTS", "LANGUAGE", "TIMES", "ZONE", "keep_views", "saved_views", "speech_of", "theme_of"]
+__all__ = [
+    "ENDPOINTS",
+    "LANGUAGE",
+    "LIST_VIEWS",
+    "TIMES",
+    "ZONE",
+    "keep_views",
+    "saved_views",
+    "speech_of",
+    "theme_of",
+]
