@@ -1,4 +1,4 @@
-"""What an open hub page costs the server when a million instances are stored: `python -m benchmarks.open_page`.
+"""What an open list costs the server when a million instances are stored: `python -m benchmarks.open_page`.
 
 The page is asked for again and again, with its counts by status and with counts that cost nothing, in turns. The
 goal is at most 1.2 times the CPU time. With `--scan` the counts come from the instances instead of the ring.
@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 import perdure as df
 from benchmarks.stored import HUB, build
 from perdure.engine.client.instance_counts import true_counts
-from perdure.http.pages import instances
+from perdure.http.pages import instance_list
 from perdure.model.ring import InstanceCounts
 from perdure.store.port import ClientStore
 
@@ -65,11 +65,11 @@ def _milliseconds(http: TestClient, *, nothing: bool, scans: bool) -> float:
     with ExitStack() as stack:
         if nothing or scans:
             stack.enter_context(
-                patch.object(instances, "instance_counts", _no_counts if nothing else true_counts)
+                patch.object(instance_list, "instance_counts", _no_counts if nothing else true_counts)
             )
         begun = time.process_time()
         for _ in range(REQUESTS):
-            assert http.get("/").status_code == 200
+            assert http.get("/instances").status_code == 200
         return (time.process_time() - begun) / REQUESTS * 1_000
 
 

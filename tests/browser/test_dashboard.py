@@ -242,6 +242,36 @@ def test_pages_follow_what_happens_without_being_loaded_again(site: Site, unpoll
     assert unpolled.evaluate("window.same")
 
 
+def test_new_instances_wait_behind_a_button_while_the_list_is_pointed_at(site: Site, unpolled: Page) -> None:
+    start(site, "approval", "first-1")
+    unpolled.goto(f"{site.url}/instances")
+    row = unpolled.locator("tr[data-id=first-1]")
+    row.hover()
+    place = row.bounding_box()
+
+    start(site, "approval", "second-1")
+    expect(unpolled.get_by_role("button", name="1 new")).to_be_visible()
+    decide(site, "first-1")
+    expect(row).to_contain_text("Completed")
+    assert unpolled.locator("tr[data-id]").count() == 1 and place is not None
+    assert unpolled.locator("tr[data-id]").evaluate_all("rows => rows.map((row) => row.dataset.id)") == [
+        "first-1"
+    ]
+
+    unpolled.get_by_role("button", name="1 new").click()
+    expect(unpolled.locator("tr[data-id]")).to_have_count(2)
+
+
+def test_the_list_has_keys(site: Site, page: Page) -> None:
+    start(site, "echo", "one", 1)
+    start(site, "echo", "two", 1)
+    page.goto(f"{site.url}/instances")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("one")
+
+
 @pytest.mark.parametrize("path", ["/instances", "/instances/live-1"])
 def test_a_change_before_the_first_frame_of_the_stream_is_shown(
     site: Site, unpolled: Page, path: str

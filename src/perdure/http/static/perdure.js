@@ -29,10 +29,32 @@
     document.activeElement?.matches("input, textarea, select, .tasks a") ||
     document.querySelector(".tasks:hover, dialog[open]");
 
+  // While the visitor points at the list of instances, or reads further down, its rows change where they are. New ones
+  // wait behind a button, so that nothing moves under the cursor.
+  const held = () => {
+    const list = main.querySelector(".instances tbody");
+    return list && main.querySelector(".fresh") && (list.matches(":hover") || list.contains(document.activeElement) || scrollY > 60)
+      ? list : null;
+  };
+  const hold = (list, found) => {
+    const rows = new Map([...found.querySelectorAll(".instances tbody tr")].map((row) => [row.dataset.id, row]));
+    for (const row of list.rows) {
+      const changed = rows.get(row.dataset.id);
+      rows.delete(row.dataset.id);
+      if (changed && changed.innerHTML !== row.innerHTML) row.replaceChildren(...changed.cloneNode(true).childNodes);
+    }
+    const fresh = main.querySelector(".fresh"), button = fresh.querySelector("button");
+    fresh.hidden = rows.size === 0;
+    button.textContent = `${rows.size} new`;
+    button.onclick = () => { main.replaceChildren(...found.querySelector("main").childNodes); scrollTo(0, 0); };
+  };
+
   const put = (text) => {
     const found = new DOMParser().parseFromString(text, "text/html");
     if (busy()) { due = true; return; }
-    main.replaceChildren(...found.querySelector("main").childNodes);
+    const list = held();
+    if (list) hold(list, found);
+    else main.replaceChildren(...found.querySelector("main").childNodes);
     document.title = found.title;
     say("live");
     if (!found.body.dataset.refresh) stop();
@@ -121,6 +143,14 @@
     else if (event.key === "/" && !document.querySelector(".desk")) document.querySelector("[role=search] input")?.focus();
     else return;
     event.preventDefault();
+  });
+
+  // The list of instances: j and k move.
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !"jk".includes(event.key) || event.target.matches("input, textarea, select")) return;
+    const links = [...document.querySelectorAll(".instances tbody .ident a")];
+    const at = links.indexOf(document.activeElement) + (event.key === "j" ? 1 : -1);
+    links[Math.max(0, Math.min(at, links.length - 1))]?.focus();
   });
 
   // The inbox: j and k move in the list, c and r claim and release, other letters choose an answer. No letter sends one.
