@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ LAST: Parameter[str | None] = Parameter(
     place="header",
 )
 LISTED = whole("top", "the number of newest instances", 1, 200, 50)
+SLOWER = whole("pace", "the least number of seconds between two looks at the list", 0, 60, 0)
 
 
 async def instance_events(request: Request) -> Response:
@@ -91,7 +93,8 @@ async def list_events(request: Request) -> Response:
     selection, top = which(request), LISTED.of(request)
     page = await client.query(**selection, top=top)  # rejects an invalid query before the stream begins
     count = 0 if list_cursor(page.instances) == seen else 1 + len(page.instances)
-    frames = _of_list(client, access_of(request).looks, _Wanted(selection, top), seen)
+    wanted = _Wanted(selection, top)
+    frames = _of_list(client, access_of(request).looks, wanted, seen, SLOWER.of(request))
     return await _answer(request, frames, count)
 
 
@@ -227,12 +230,17 @@ async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
     )
 
 
-async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: str) -> Frames:
-    """First all matching instances, then the changes, in frames `list` (the matching ids) and `instance`."""
+async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: str, pace: float) -> Frames:
+    """First all matching instances, then the changes, in frames `list` (the matching ids) and `instance`.
+
+    A look begins at least `pace` seconds after the one before: a hub that is busy all the time is not read all the
+    time for an open page.
+    """
     gateway = engine_of(client)
     known: dict[str, Any] | None = None
     with gateway.watching(None, is_counted=False) as bell:
         while not bell.is_closed:
+            looked_at = time.monotonic()
             shown = await looks.look(wanted.key, partial(_look_at, client, wanted))
             if known is None and shown.cursor == seen:
                 known = shown.moved
@@ -243,7 +251,7 @@ async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: st
                     yield shown.frames[instance_id]
             known = shown.moved
             await bell.rung(IDLE)
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(max(PACE, looked_at + pace - time.monotonic()))
 
 
 def list_cursor(instances: list[OrchestrationStatus]) -> str:
@@ -277,7 +285,9 @@ ENDPOINTS = (
             (STREAM, Answer(204, None, "The instance has finished, and the reader has its last state.")),
         ),
     ),
-    endpoint("/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, LAST), None, (STREAM,))),
+    endpoint(
+        "/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, SLOWER, LAST), None, (STREAM,))
+    ),
 )
 """Below /runtime/webhooks/durabletask."""
 

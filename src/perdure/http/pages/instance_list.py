@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 50
 REFRESH: Final = 5  # seconds
+PACE: Final = 3  # seconds between two updates of a list that changes all the time
 VIEWS: Final = 8  # saved views of one browser
 SHORT: Final = 24  # characters of a custom status that is shown as the outcome
 S = RuntimeStatus
@@ -316,6 +317,7 @@ def _stream(asked: InstanceFilters, base: str) -> str:
         "parent": asked.parent,
         "builtIn": "true" if asked.which(UTC)["built_in"] else "false",
         "top": PAGE,
+        "pace": PACE,
     }
     query = urlencode({name: value for name, value in given.items() if value})
     return f"{base}{MANAGEMENT}/events?{query}"
