@@ -134,11 +134,11 @@ def test_the_labels_of_the_timeline_do_not_overlap_on_a_phone(site: Site, page: 
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{site.url}/instances/f-1")
 
-    boxes = page.locator(".axis text").evaluate_all(
+    boxes = page.locator(".axis text.tick").evaluate_all(
         """each => each.map((one) => one.getBoundingClientRect()).filter((box) => box.width)
            .map((box) => [box.left, box.right])"""
     )
-    assert len(boxes) == 3
+    assert len(boxes) >= 2
     assert all(before[1] < after[0] for before, after in pairwise(boxes))
 
 

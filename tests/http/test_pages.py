@@ -125,7 +125,7 @@ def test_the_instance_page_shows_the_sentence_the_form_and_the_history(http: Tes
     assert "Waiting for the event &#39;ApproverDecision&#39; since" in text
     assert 'name="field.approved" value="true"' in text
     assert 'name="field.comment"' in text
-    assert "EventAwaited" in text
+    assert "event awaited" in text
     assert "&#34;amount&#34;: 12" in text
     assert 'data-refresh="2"' in text
 

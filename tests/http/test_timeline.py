@@ -1,12 +1,14 @@
 """History drawn and told: spans on an axis, lines to read, words for durations."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from msgspec import Raw
 
 from perdure.failure import Failure
 from perdure.http import formatting
+from perdure.http.pages.compact_history import compact_lines
 from perdure.http.pages.history_lines import lines_of
 from perdure.http.pages.timeline import ROWS, Timeline, timeline_of
 from perdure.model import events as ev
@@ -45,8 +47,8 @@ def test_what_ran_at_the_same_time_overlaps() -> None:
     fraud, damage = (found.bars(row)[0] for row in found.rows)
     assert (fraud.x, fraud.width) == (0.0, 50.0)
     assert (damage.x, damage.width) == (0.0, 100.0)
-    assert not found.compressed
-    assert found.ticks()[2] == (50.0, 4 * SECOND)
+    assert not found.axis.cuts
+    assert found.axis.ticks()[2] == (50.0, 4 * SECOND)
 
 
 def test_attempts_share_a_row_with_the_pauses_between_them() -> None:
@@ -142,12 +144,77 @@ def test_days_of_waiting_do_not_hide_milliseconds_of_work() -> None:
     )
 
     quick, decision, late = (found.bars(row)[0] for row in found.rows)
-    assert found.compressed
+    assert [cut.lasted for cut in found.axis.cuts] == [2 * DAY - 20_000]
     assert quick.width > 5
     assert late.width > 5
     assert quick.x + quick.width == pytest.approx(decision.x, abs=0.01)
     assert decision.x + decision.width == pytest.approx(late.x, abs=0.01)
     assert late.x + late.width == pytest.approx(100, abs=0.01)
+    assert late.width / quick.width == pytest.approx(1.5, abs=0.01)  # one scale, apart from the cut
+
+
+def fan_out(*states: str) -> History:
+    """Calls of one activity, each a millisecond longer than the one before."""
+    made: History = [(0, ev.TaskScheduled(id=n, name="step")) for n in range(len(states))]
+    for n, state in enumerate(states):
+        if state == "done":
+            made.append(((n + 1) * 1_000, ev.TaskCompleted(task_id=n)))
+        elif state == "failed":
+            made.append(((n + 1) * 1_000, ev.TaskFailed(task_id=n, failure=Failure("ValueError", f"no {n}"))))
+    return [STARTED, *made]
+
+
+def test_many_calls_of_one_name_are_one_line_and_what_went_wrong_follows_it() -> None:
+    found = drawn(fan_out(*["done"] * 1_997, "failed", "done", "open"), now=10 * SECOND)
+
+    line, *members = found.rows
+    assert line.tally is not None
+    assert (line.label, line.state, line.tally.total) == ("step", "open", 2_000)
+    assert line.tally.states == {"done": 1_998, "failed": 1, "open": 1}
+    assert (line.tally.quantile(0.5), line.tally.quantile(0.95)) == (1.0, 1.899)
+    assert [(row.state, row.is_member) for row in members] == [("open", True), ("failed", True)]
+    assert members[1].spans[-1].note == "ValueError: no 1997"
+
+
+def test_the_rows_of_one_name_begin_with_those_that_are_open_or_failed() -> None:
+    found = timeline_of(fan_out("done", "failed", *["done"] * 8, "open"), 10 * SECOND, only="step")
+    assert found is not None
+    assert [row.state for row in found.rows] == ["open", "failed", *["done"] * 9]
+    assert timeline_of(fan_out("done"), 10 * SECOND, only="another") is None
+
+
+def test_a_few_calls_of_one_name_are_rows_of_their_own() -> None:
+    assert [row.tally for row in drawn(fan_out("done", "open", "done"), now=SECOND).rows] == [None] * 3
+
+
+def test_a_stretch_in_which_an_activity_runs_is_never_cut_out() -> None:
+    history: History = [
+        STARTED,
+        (0, ev.TaskScheduled(id=0, name="quick")),
+        (20_000, ev.TaskCompleted(task_id=0)),
+        (20_000, ev.TaskScheduled(id=1, name="long")),
+        (2 * DAY, ev.TaskCompleted(task_id=1)),
+        (2 * DAY, ev.ExecutionCompleted()),
+    ]
+    assert not drawn(history).axis.cuts
+
+
+def test_ticks_are_round_distances_from_the_start_and_never_too_close() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.TaskScheduled(id=0, name="a")),
+            (7_300_000, ev.TaskCompleted(task_id=0)),
+            (7_300_000, ev.TimerCreated(id=1, fire_at=DAY)),
+            (DAY, ev.TimerFired(timer_id=1)),
+            (DAY, ev.TaskScheduled(id=2, name="b")),
+            (DAY + 3 * SECOND, ev.TaskCompleted(task_id=2)),
+            (DAY + 3 * SECOND, ev.ExecutionCompleted()),
+        ]
+    )
+    ticks = found.axis.ticks()
+    assert [at for _, at in ticks] == [0, 5 * SECOND, DAY]
+    assert all(b - a >= 16 for (a, _), (b, _) in pairwise(ticks))
 
 
 def test_a_great_fan_out_is_drawn_in_part() -> None:
@@ -278,3 +345,39 @@ def test_long_values_are_cut_and_said_to_be() -> None:
 
     assert len(shown.text) == formatting.SHOWN
     assert shown.left_out == 50_002 - formatting.SHOWN
+
+
+def test_history_in_short_has_a_line_for_a_call_with_its_end() -> None:
+    history: History = [
+        STARTED,
+        (0, ev.TaskScheduled(id=0, name="pay", input=Raw(b"7"))),
+        (SECOND, ev.TaskFailed(task_id=0, failure=Failure("ConnectionError", "away"))),
+        (SECOND, ev.TimerCreated(id=1, fire_at=2 * SECOND, purpose="retry", of=0)),
+        (2 * SECOND, ev.TimerFired(timer_id=1)),
+        (2 * SECOND, ev.TaskScheduled(id=2, name="pay", call=0, attempt=2)),
+        (5 * SECOND, ev.TaskCompleted(task_id=2, result=Raw(b'"paid"'))),
+        (5 * SECOND, ev.EventAwaited(id=3, name="go")),
+    ]
+    lines = compact_lines(history)
+    assert [(line.what, line.about, line.state, line.lasted) for line in lines[1:]] == [
+        ("activity", "pay: ConnectionError: away", "failed", 1.0),
+        ("timer", "pause before the retry of pay, due 1970-01-01 00:00:02 UTC", "fired", 1.0),
+        ("activity", "pay, attempt 2", "done", 3.0),
+        ("event awaited", "go", "open", None),
+    ]
+    assert [(line.given, line.result, line.tone) for line in lines[1:4:2]] == [
+        (7, None, "bad"),
+        (None, "paid", "plain"),
+    ]
+    ended = compact_lines([*history, (6 * SECOND, ev.ExecutionTerminated(reason="enough"))])
+    assert ended[-2].state == "canceled"
+
+
+def test_history_in_short_has_one_line_for_many_calls_of_one_name() -> None:
+    lines = compact_lines(fan_out(*["done"] * 300, "failed", *["done"] * 700))
+    assert [(line.about, line.state, line.count) for line in lines[1:]] == [
+        ("step", "done", 300),
+        ("step: ValueError: no 300", "failed", 1),
+        ("step", "done", 700),
+    ]
+    assert lines[-1].lasted == pytest.approx(1.001)

@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from perdure.cli.compressed_axis import Axis, has_thin
 from perdure.cli.options import InstanceArgument, on_hub
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import (
@@ -27,7 +28,6 @@ from perdure.cli.terminal import (
 )
 from perdure.http.api.traces import trace_of
 from perdure.http.formatting import lasting, plain
-from perdure.http.pages.timeline import Axis, has_thin
 from perdure.http.remote.client import RemoteClient
 from perdure.settings import tells_messages
 from perdure.telemetry.otlp import document_of, left_out_in, spans_in

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from perdure.model.instances import OrchestrationStatus
 
-_BAD = (
+BAD = (
     ev.TaskFailed,
     ev.SubOrchestrationFailed,
     ev.EntityOperationFailed,
@@ -66,7 +66,7 @@ def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[HistoryLine]:
 
 
 def _tone(event: HistoryEvent) -> str:
-    if isinstance(event, _BAD):
+    if isinstance(event, BAD):
         return "bad"
     return "decision" if isinstance(event, ev.Decision) else "plain"
 

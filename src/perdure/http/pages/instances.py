@@ -18,6 +18,7 @@ from perdure.failure import told_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import DONE, VERBS
+from perdure.http.pages.compact_history import compact_lines
 from perdure.http.pages.forms import Field, Schema, fields_of
 from perdure.http.pages.history_lines import events_of, lines_of
 from perdure.http.pages.rendering import as_page, base_of, draw
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from perdure.model.waiting import EventWait
 
 LINES = 500
+CHILDREN = 50
+MOST_OF_A_NAME = 300
 SCHEDULE_ID = schedule_id("")
 
 
@@ -69,8 +72,10 @@ async def instance_page(
         raise unknown(request)
     now = client.gateway.now()
     history = events_of(one)
-    lines = lines_of(history)
-    timeline = timeline_of(history, now)
+    is_full = request.query_params.get("history") == "full"
+    lines: list[Any] = lines_of(history) if is_full else compact_lines(history)
+    only = request.query_params.get("only", "")[:MOST_OF_A_NAME]
+    timeline = timeline_of(history, now, only=only)
     path = f"/instances/{quoted(one.instance_id)}"
     return draw(
         request,
@@ -92,13 +97,16 @@ async def instance_page(
         tasks=await _tasks(client, one),
         schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,
+        only=only,
         values=_values(one),
-        children=[row for row in timeline.rows if row.instance_id] if timeline else [],
+        children=timeline.children[:CHILDREN] if timeline else (),
+        children_left_out=max(0, len(timeline.children) - CHILDREN) if timeline else 0,
         verbs=[
             verb for verb in VERBS.values() if one.runtime_status in verb.shown_in and caller.may(verb.scope)
         ],
         problem=problem,
         history=lines[-LINES:],
+        is_full=is_full,
         history_left_out=max(0, len(lines) - LINES),
         operation=secrets.token_urlsafe(12),
     )

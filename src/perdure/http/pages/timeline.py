@@ -2,29 +2,29 @@
 
 A row is a logical call, a timer, a wait for an event or a sub-orchestration. The attempts of a retried activity share
 a row, with the pauses between them. A span without an end extends to the present.
-Durations differ by nine orders of magnitude within one instance (a claim waits for days between activities of
-milliseconds). If a linear axis would make a span invisible, the axis is compressed: each stretch between two events
-gets a width by the logarithm of its length. Order and overlap stay correct, and the page says so.
+Many rows of one name, as those of a fan-out, are one line with their numbers; the open and the failed ones follow it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import log2
 from typing import TYPE_CHECKING
 
+from perdure.http.pages.time_axis import Axis
 from perdure.model import events as ev
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.model.events import HistoryEvent
 
 ROWS = 150
-TOO_THIN = 0.01  # of the axis
+MANY = 8  # rows of one name that become one line
+NAMED = 5  # open or failed ones that follow this line
+_TROUBLE = ("open", "failed", "canceled", "done")
+_BUSY = frozenset(("activity", "entity"))
 
 
 @dataclass
@@ -42,14 +42,35 @@ class Span:
         self.note = note or self.note
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How many rows of one name are in which state, and how long those that are done took, in seconds, in order."""
+
+    states: Mapping[str, int]
+    seconds: Sequence[float]
+
+    @property
+    def total(self) -> int:
+        return sum(self.states.values())
+
+    def quantile(self, share: float) -> float:
+        """How long this share of those that are done took at most, in seconds."""
+        return self.seconds[min(int(share * len(self.seconds)), len(self.seconds) - 1)]
+
+
 @dataclass
 class TimelineRow:
-    """One row of the timeline. `instance_id` is that of a sub-orchestration."""
+    """One row of the timeline: one call, timer or wait, or with a `tally` many of one name.
+
+    `instance_id` is that of a sub-orchestration. `is_member` marks a row below the line of its name.
+    """
 
     label: str
     kind: str
     spans: list[Span] = field(default_factory=list)
     instance_id: str = ""
+    tally: Tally | None = None
+    is_member: bool = False
 
     @property
     def state(self) -> str:
@@ -80,16 +101,16 @@ class Timeline:
     start: int
     end: int
     left_out: int
-    compressed: bool
-    _axis: Axis
+    children: tuple[TimelineRow, ...]
+    axis: Axis
 
     def bars(self, row: TimelineRow) -> list[Bar]:
         """The positions of a row's spans on the axis."""
         return [self._bar(span) for span in row.spans]
 
     def _bar(self, span: Span) -> Bar:
-        x = self._axis.place(span.start)
-        width = self._axis.place(self.end if span.end is None else span.end) - x
+        x = self.axis.place(span.start)
+        width = self.axis.place(self.end if span.end is None else span.end) - x
         width = max(width, 0.6)
         return Bar(span, round(min(x, 100 - width), 3), round(width, 3))
 
@@ -103,44 +124,12 @@ class Timeline:
             if word in seen
         ]
 
-    def ticks(self) -> list[tuple[float, int]]:
-        """Positions on the axis, in percent, with their times."""
-        return [(share, self._axis.instant(share)) for share in (0.0, 25.0, 50.0, 75.0, 100.0)]
 
+def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int, *, only: str = "") -> Timeline | None:
+    """The timeline of one execution, or None if it has no spans. Times are in microseconds.
 
-class Axis:
-    """Converts times to percentages and back, piecewise linearly between `marks`."""
-
-    def __init__(self, marks: Sequence[int], *, compressed: bool) -> None:
-        self.marks = marks
-        weights = [_weight(b - a) if compressed else float(b - a) for a, b in pairwise(marks)]
-        total = sum(weights) or 1.0
-        self.places = [0.0]
-        for weight in weights:
-            self.places.append(self.places[-1] + 100.0 * weight / total)
-
-    def place(self, at: int) -> float:
-        i = min(max(bisect_right(self.marks, at) - 1, 0), max(len(self.marks) - 2, 0))
-        return _between(at, self.marks, self.places, i)
-
-    def instant(self, place: float) -> int:
-        i = min(max(bisect_right(self.places, place) - 1, 0), max(len(self.places) - 2, 0))
-        return round(_between(place, self.places, self.marks, i))
-
-
-def _between(value: float, source: Sequence[float], target: Sequence[float], i: int) -> float:
-    if i + 1 >= len(source) or source[i + 1] == source[i]:
-        return float(target[i])
-    share = (value - source[i]) / (source[i + 1] - source[i])
-    return target[i] + min(max(share, 0.0), 1.0) * (target[i + 1] - target[i])
-
-
-def _weight(gap: int) -> float:
-    return log2(1 + gap / 500)  # half a millisecond or less has almost no width
-
-
-def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeline | None:
-    """The timeline of one execution, or None if it has no spans. Times are in microseconds."""
+    Many rows of one name are one line, unless `only` names it; then its rows are all that is shown.
+    """
     draft = _Draft()
     times: list[int] = []
     ended = False
@@ -148,25 +137,76 @@ def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeli
         times.append(at)
         ended = isinstance(event, ev.Ending) or (ended and not isinstance(event, ev.ExecutionRewound))
         draft.apply(at, event)
-    if not draft.rows:
+    rows = draft.rows
+    if only:
+        rows = _named(rows, only)
+    if not rows:
         return None
     start, end = times[0], (times[-1] if ended else max(now, times[-1]))
     end = max(end, start + 1)
-    shown = draft.rows[:ROWS]
-    closed = ((span.start, span.end) for row in shown for span in row.spans if span.end is not None)
-    compressed = has_thin(closed, start, end)
-    marks = (
-        sorted({*times, start, end, *(s.start for r in shown for s in r.spans)})
-        if compressed
-        else [start, end]
+    lines = rows if only else _grouped(rows, end)
+    axis = Axis(sorted({start, end, *(at for at in times if start <= at <= end)}), _idle_in(draft.rows, end))
+    children = tuple(row for row in draft.rows if row.instance_id)
+    return Timeline(tuple(lines[:ROWS]), start, end, max(0, len(lines) - ROWS), children, axis)
+
+
+def _idle_in(rows: Iterable[TimelineRow], end: int) -> Callable[[int, int], bool]:
+    """Whether no activity and no operation of an entity runs in a stretch."""
+    busy: list[list[int]] = []
+    spans = (span for row in rows for span in row.spans if span.kind in _BUSY)
+    for since, until in sorted((span.start, end if span.end is None else span.end) for span in spans):
+        if busy and since <= busy[-1][1]:
+            busy[-1][1] = max(busy[-1][1], until)
+        else:
+            busy.append([since, until])
+    starts = [since for since, _ in busy]
+
+    def is_idle(begin: int, until: int) -> bool:
+        at = bisect_right(starts, begin) - 1
+        return not (at >= 0 and busy[at][1] > begin) and not (at + 1 < len(busy) and starts[at + 1] < until)
+
+    return is_idle
+
+
+def _named(rows: Sequence[TimelineRow], only: str) -> list[TimelineRow]:
+    """The rows of one name, the open and the failed ones first."""
+    return sorted((row for row in rows if row.label == only), key=lambda row: _TROUBLE.index(row.state))
+
+
+def _grouped(rows: Sequence[TimelineRow], now: int) -> list[TimelineRow]:
+    """The rows, with a line for all of one name where there are many. Those that are open or failed follow it."""
+    counts = Counter((row.kind, row.label) for row in rows)
+    members: dict[tuple[str, str], list[TimelineRow]] = defaultdict(list)
+    lines: list[TimelineRow | tuple[str, str]] = []
+    for row in rows:
+        named = row.kind, row.label
+        if counts[named] < MANY:
+            lines.append(row)
+            continue
+        if named not in members:
+            lines.append(named)
+        members[named].append(row)
+    found: list[TimelineRow] = []
+    for line in lines:
+        found += [line] if isinstance(line, TimelineRow) else _line_of(members[line], now)
+    return found
+
+
+def _line_of(members: Sequence[TimelineRow], now: int) -> list[TimelineRow]:
+    first = members[0]
+    states = Counter(row.state for row in members)
+    worst = next(state for state in _TROUBLE if states[state])
+    ends = [now if span.end is None else span.end for row in members for span in row.spans]
+    line = TimelineRow(
+        first.label, first.kind, [Span(first.kind, min(r.spans[0].start for r in members), max(ends), worst)]
     )
-    axis = Axis([mark for mark in marks if start <= mark <= end], compressed=compressed)
-    return Timeline(tuple(shown), start, end, len(draft.rows) - len(shown), compressed, axis)
-
-
-def has_thin(spans: Iterable[tuple[int, int]], start: int, end: int) -> bool:
-    """Whether one of the spans (begin, end) is too short for a linear axis from `start` to `end`."""
-    return any(0 < until - since < TOO_THIN * (end - start) for since, until in spans)
+    line.tally = Tally(dict(states), sorted(row.lasted(now) for row in members if row.state == "done"))
+    troubled = sorted(
+        (row for row in members if row.state in ("open", "failed")), key=lambda row: _TROUBLE.index(row.state)
+    )
+    for row in troubled[:NAMED]:
+        row.is_member = True
+    return [line, *troubled[:NAMED]]
 
 
 class _Draft:
@@ -326,4 +366,4 @@ class _Draft:
             span.close(at, state, note)
 
 
-__all__ = ["Axis", "Bar", "Span", "Timeline", "TimelineRow", "has_thin", "timeline_of"]
+__all__ = ["Bar", "Span", "Tally", "Timeline", "TimelineRow", "timeline_of"]
