@@ -65,7 +65,7 @@ def _milliseconds(http: TestClient, *, nothing: bool, scans: bool) -> float:
     with ExitStack() as stack:
         if nothing or scans:
             stack.enter_context(
-                patch.object(instance_list, "instance_counts", _no_counts if nothing else true_counts)
+                patch.object(instance_list, "own_counts", _no_counts if nothing else true_counts)
             )
         begun = time.process_time()
         for _ in range(REQUESTS):

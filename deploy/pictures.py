@@ -3,8 +3,9 @@
     python deploy/pictures.py [folder]      (make screenshots)
 
 The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for
-each colour scheme: of an instance's page, of the inbox on a desktop and on a phone, and of the office's stage with a
-claimant's page. Run it again when the pages change. Times and ages in the pictures differ at each run.
+each colour scheme: of an instance's page, of the overview, the list of instances and the inbox on a desktop and on a
+phone, and of the office's stage with a claimant's page. Run it again when the pages change. Times and ages in the
+pictures differ at each run.
 """
 
 import asyncio
@@ -55,8 +56,21 @@ async def main(folder: Path) -> None:
                 await page.goto(f"{server.url}/instances/{claim}.payment?token={server.token}")
                 await page.screenshot(path=folder / f"instance-{scheme}.png")
                 await context.close()
+                await _hub(browser, server.url, server.token, scheme, folder)
                 await _inbox(browser, server.url, your_key, found.waiting[0].instance_id, scheme, folder)
             await browser.close()
+
+
+async def _hub(browser: Any, url: str, token: str, scheme: str, folder: Path) -> None:
+    """The overview and the list of instances, as an operator sees them on a desktop and on a phone."""
+    for name, (width, height) in (("desktop", (1280, 860)), ("phone", (390, 844))):
+        context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page = await context.new_page()
+        await page.goto(f"{url}/?token={token}")
+        await page.screenshot(path=folder / f"overview-{name}-{scheme}.png")
+        await page.goto(f"{url}/instances")
+        await page.screenshot(path=folder / f"instances-{name}-{scheme}.png")
+        await context.close()
 
 
 async def _inbox(browser: Any, url: str, key: str, claim: str, scheme: str, folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import RuntimeStatus
 from perdure.model.waiting import is_parked
 
@@ -72,22 +73,24 @@ class Ended(msgspec.Struct, array_like=True):
 
 
 class RingValue(msgspec.Struct, omit_defaults=True):
-    """What a row counts. `statuses` are net counts at its end; the others count what happened in its time."""
+    """What a row counts. `statuses` and `built_in` are net counts at its end, the others count what happened."""
 
     at: int = 0  # of a head: the start of its minute, in microseconds
     statuses: dict[str, int] = {}
     started: dict[str, int] = {}  # by orchestrator
     ended: dict[str, dict[str, Ended]] = {}  # by orchestrator and status
+    built_in: dict[
+        str, int
+    ] = {}  # those of `statuses` that are perdure's own, counted since the hub counts them
 
     def count(self, move: Move) -> None:
         """Count a change of an instance."""
         name, before, after, lifetime = move
-        statuses = self.statuses
-        if before:
-            statuses[before] = statuses.get(before, 0) - 1
+        _move(self.statuses, before, after)
+        if name.startswith(BUILT_IN):
+            _move(self.built_in, before, after)
         if not after:
             return
-        statuses[after] = statuses.get(after, 0) + 1
         if not before:
             name = self._named(name, self.started)
             self.started[name] = self.started.get(name, 0) + 1
@@ -109,7 +112,7 @@ class RingValue(msgspec.Struct, omit_defaults=True):
 
     def add(self, later: RingValue) -> None:
         """Add what happened in a later time, whose net counts replace these."""
-        self.statuses = dict(later.statuses)
+        self.statuses, self.built_in = dict(later.statuses), dict(later.built_in)
         self.add_events(later)
 
     def add_events(self, other: RingValue) -> None:
@@ -124,13 +127,21 @@ class RingValue(msgspec.Struct, omit_defaults=True):
 
     def add_statuses(self, other: RingValue) -> None:
         """Add another worker's net counts."""
-        for status, count in other.statuses.items():
-            there = self.statuses.pop(status, 0) + count
-            if there:
-                self.statuses[status] = there
+        for own, others in ((self.statuses, other.statuses), (self.built_in, other.built_in)):
+            for status, count in others.items():
+                there = own.pop(status, 0) + count
+                if there:
+                    own[status] = there
 
     def has_events(self) -> bool:
         return bool(self.started or self.ended)
+
+
+def _move(counts: dict[str, int], before: str, after: str) -> None:
+    if before:
+        counts[before] = counts.get(before, 0) - 1
+    if after:
+        counts[after] = counts.get(after, 0) + 1
 
 
 encode: Final = msgspec.json.Encoder().encode
@@ -170,10 +181,24 @@ class InstanceCounts(NamedTuple):
 
 def counts_of(heads: Iterable[RingRow]) -> InstanceCounts:
     """The exact counts, from the heads of all workers. Raises msgspec.MsgspecError if one is damaged."""
+    return counts_in(summed(heads))
+
+
+def without_built_in(value: RingValue) -> RingValue:
+    """The value without perdure's own orchestrations, except for parked ones, which need a hand as others do."""
+    left = dict(value.statuses)
+    for key, count in value.built_in.items():
+        if not key.endswith(_PARKED):
+            left[key] = max(0, left.get(key, 0) - max(0, count))
+    return RingValue(statuses=left, started=value.started, ended=value.ended)
+
+
+def summed(heads: Iterable[RingRow]) -> RingValue:
+    """The net counts of all workers. Raises msgspec.MsgspecError if a head is damaged."""
     total = RingValue()
     for row in heads:
         total.add_statuses(value_of(row))
-    return counts_in(total)
+    return total
 
 
 def counts_in(value: RingValue) -> InstanceCounts:
@@ -257,5 +282,5 @@ __all__ = [
         "key_of",
         "oldest_kept",
     ),
-    *("slots_of", "value_of"),
+    *("slots_of", "summed", "value_of", "without_built_in"),
 ]

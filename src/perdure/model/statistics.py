@@ -24,6 +24,7 @@ from perdure.model.ring import (
     Slot,
     counts_in,
     floor_of,
+    without_built_in,
 )
 
 Window = Literal["hour", "day"]
@@ -65,8 +66,8 @@ class HubStatistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     `counts` are the instances in each status now, and `parked` the parked ones among them. `intervals` are the
     minutes of the hour or the hours of the day, oldest first; the last one is not over. `total` sums them up, and
-    `orchestrators` does for each orchestrator. perdure's own orchestrations, such as schedules and queue messages,
-    are part of `counts`, `unfinished`, `pending` and `parked` only.
+    `orchestrators` does for each orchestrator. perdure's own orchestrations, such as those of schedules, are
+    counted only if they are parked.
     """
 
     window: Window
@@ -131,7 +132,7 @@ def _net_counts(slots: Sequence[Slot], starts: Sequence[int], now: InstanceCount
         for own in by_worker.values():
             earlier = [slot for slot in own if slot.start <= start]
             if earlier or not _began_with(own[0].value):
-                there.add_statuses((earlier[-1] if earlier else own[0]).value)
+                there.add_statuses(without_built_in((earlier[-1] if earlier else own[0]).value))
         found.append(counts_in(there))
     return [*found, now]
 

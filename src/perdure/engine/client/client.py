@@ -24,7 +24,7 @@ from perdure.engine.client.cluster import ClusterVerbs
 from perdure.engine.client.entities import EntityVerbs
 from perdure.engine.client.families import finished_family
 from perdure.engine.client.gateway import Gateway, Links
-from perdure.engine.client.instance_counts import instance_counts
+from perdure.engine.client.instance_counts import instance_counts, own_counts
 from perdure.engine.client.paging import number_in
 from perdure.engine.client.searching import Order, checked_statuses, ordered
 from perdure.engine.client.starting import Starting, body_of
@@ -321,10 +321,10 @@ class Client(
         store, wanted = self.gateway.store, _filter(None, 1, **which)
         return await self.gateway.read(lambda: count_of(store, wanted))
 
-    async def counts(self) -> dict[str, int]:
-        """The number of instances in each status."""
-        store = self.gateway.store
-        return await self.gateway.read(lambda: instance_counts(store).by_status)
+    async def counts(self, *, built_in: bool = True) -> dict[str, int]:
+        """The number of instances in each status; with `built_in` False without perdure's own orchestrations."""
+        store, counted = self.gateway.store, instance_counts if built_in else own_counts
+        return await self.gateway.read(lambda: counted(store).by_status)
 
     async def wait_for_completion(
         self, instance_id: str, timeout: Seconds | None = None

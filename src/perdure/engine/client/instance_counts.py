@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from perdure.model.records import InstanceFilter
-from perdure.model.ring import HEAD, InstanceCounts, Slot, counts_of, is_certain, slots_of
+from perdure.model.ring import (
+    HEAD,
+    InstanceCounts,
+    Slot,
+    counts_in,
+    counts_of,
+    is_certain,
+    slots_of,
+    summed,
+    without_built_in,
+)
 
 if TYPE_CHECKING:
     from perdure.store.port import ClientStore
@@ -33,6 +43,22 @@ def instance_counts(store: ClientStore) -> InstanceCounts:
     return true_counts(store)
 
 
+def own_counts(store: ClientStore) -> InstanceCounts:
+    """The same without perdure's own orchestrations, such as those of schedules and queues.
+
+    A hub of an earlier version counted all alike: what perdure had started by then counts as the application's.
+    """
+    try:
+        heads = store.ring(HEAD)
+        if heads and is_certain(heads):
+            return counts_in(without_built_in(summed(heads)))
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        pass
+    every = true_counts(store)
+    own = {one: store.count(InstanceFilter(status=(one,), name_is_own=True)) for one in every.by_status}
+    return InstanceCounts({one: count for one, count in own.items() if count}, every.parked)
+
+
 def true_counts(store: ClientStore) -> InstanceCounts:
     """The same by counting instances, which takes longer the more there are."""
     return InstanceCounts(store.counts(), store.count(PARKED))
@@ -50,4 +76,4 @@ def slots(store: ClientStore, resolution: int, now: int) -> list[Slot]:
     return slots_of(store.ring(HEAD) or (), store.ring(resolution) or (), resolution, now)
 
 
-__all__ = ["instance_counts", "slots", "true_counts"]
+__all__ = ["instance_counts", "own_counts", "slots", "true_counts"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.engine.client.instance_counts import instance_counts, slots
+from perdure.engine.client.instance_counts import own_counts, slots
 from perdure.errors import PayloadError
 from perdure.model.statistics import WINDOWS, HubStatistics, Window, statistics_of
 
@@ -45,7 +45,7 @@ def statistics(store: ClientStore, last: Window, now: int) -> HubStatistics:
         found: list[Slot] = slots(store, seconds, now)
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         found = []
-    return statistics_of(last, found, instance_counts(store), now)
+    return statistics_of(last, found, own_counts(store), now)
 
 
 __all__ = ["StatisticsVerbs", "statistics"]

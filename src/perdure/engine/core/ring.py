@@ -111,7 +111,11 @@ class Ring:
             if hour != floor_of(minute, HOUR):
                 self._hour = RingValue()
             self._written = self._written[0], encode(self._hour)
-        self._head = RingValue(at=minute, statuses={key: n for key, n in head.statuses.items() if n})
+        self._head = RingValue(
+            at=minute,
+            statuses={key: n for key, n in head.statuses.items() if n},
+            built_in={key: n for key, n in head.built_in.items() if n},
+        )
         self._ends = minute + _MINUTE_US
 
     def _take_over(self, batch: Batch, rows: list[RingRow]) -> None:
@@ -128,7 +132,7 @@ class Ring:
 
 def _finished(worker: str, incarnation: int, head: RingValue, hour: bytes) -> Iterable[RingRow]:
     """The rows of a head's minute, and of its hour so far."""
-    minute = encode(RingValue(statuses=head.statuses, started=head.started, ended=head.ended))
+    minute = encode(msgspec.structs.replace(head, at=0))
     yield RingRow(worker, MINUTE, head.at, incarnation, minute)
     yield RingRow(worker, HOUR, floor_of(head.at, HOUR), incarnation, hour)
 

@@ -29,6 +29,7 @@ from perdure.http.api.instance_urls import RETRY_AFTER_STATUS, ManagementPayload
 from perdure.http.api.status_json import InstanceDocument, brief_document_of, document_of
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import (
+    BUILT_IN,
     CONTINUATION,
     CONTINUED,
     CREATED_FROM,
@@ -205,7 +206,7 @@ async def count(request: Request) -> Response:
 
 async def counts(request: Request) -> Response:
     """GET counts: return the number of instances in each status."""
-    return json_response(await client_of(request).counts())
+    return json_response(await client_of(request).counts(built_in=BUILT_IN.of(request)))
 
 
 # -------------------------------------------------------------------------------------------- messaging
@@ -466,7 +467,7 @@ ENDPOINTS = (
         "GET",
         counts,
         "read",
-        Contract((), None, (Answer(200, dict[str, int], "The number of instances by status."),)),
+        Contract((BUILT_IN,), None, (Answer(200, dict[str, int], "The number of instances by status."),)),
     ),
 )
 """Azure's routes below /runtime/webhooks/durabletask."""

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
-from perdure.engine.client.instance_counts import instance_counts
+from perdure.engine.client.instance_counts import instance_counts, own_counts
 from perdure.engine.client.searching import ORDERS
 from perdure.errors import PayloadError
 from perdure.http import formatting
@@ -82,13 +82,6 @@ class InstanceFilters:
     def any(self) -> bool:
         """Whether a filter selects."""
         return any(getattr(self, name) for name in _SHOWN)
-
-    @property
-    def more(self) -> bool:
-        """Whether a filter is set that the first row of the form does not have."""
-        return any(
-            getattr(self, name) for name in _SHOWN if name not in ("status", "prefix", "name", "parked")
-        )
 
     @property
     def query(self) -> str:
@@ -247,7 +240,8 @@ async def instance_list(request: Request) -> Response:
     """GET /instances: the number of instances in each status, and the instances that match the filters."""
     client, asked = client_of(request), InstanceFilters.of(request.query_params)
     page, problem = await _page(client, asked, speech_of(request).zone)
-    counted = await client.gateway.read(lambda: instance_counts(client.gateway.store))
+    counting = instance_counts if asked.built_in else own_counts
+    counted = await client.gateway.read(lambda: counting(client.gateway.store))
     base, now = base_of(request), moment(client.gateway.now())
     saved = saved_views(request, LIST_VIEWS)
     caller = caller_of(request)

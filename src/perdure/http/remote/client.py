@@ -171,8 +171,8 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Cl
         found, _ = await self._remote.ask("/count", filters_of(which))
         return msgspec.convert(found, InstanceCount)
 
-    async def counts(self) -> dict[str, int]:
-        found, _ = await self._remote.ask("/counts", {})
+    async def counts(self, *, built_in: bool = True) -> dict[str, int]:
+        found, _ = await self._remote.ask("/counts", {"builtIn": built_in})
         return dict(found)
 
     async def statistics(self, last: Window = "hour") -> HubStatistics:
