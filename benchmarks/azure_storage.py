@@ -20,6 +20,11 @@ from typing import Any
 
 import perdure as df
 from benchmarks.report import table
+from examples.claims import process
+from examples.claims.demo.report import ENDINGS, standing_of, trail_of
+from examples.claims.demo.traffic import STAFF, Desk
+from examples.claims.model import Claim
+from examples.claims.source import claims_of, made_up
 from perdure.model.records import InstanceFilter
 from perdure.store.log.azure import AzureLog, AzureService
 from perdure.store.log.requests import Answer, Requests
@@ -100,6 +105,43 @@ async def measured(connection: str, folder: str, delay: float, count: int) -> li
     return rows
 
 
+async def claims(connection: str, folder: str, delay: float, count: int, together: int) -> tuple[str, str]:
+    """What the claims of the example cost: from filing to payment, people's decisions included."""
+    os.environ["CLAIMS_HOME"] = f"{folder}/claims{together}"
+    os.makedirs(os.environ["CLAIMS_HOME"])
+    store = store_of(connection, f"claims{together}", folder)
+    given = list(claims_of(made_up(count)))
+    with counted(delay) as requests:
+        async with process.app.running(store=store) as client:
+            before = requests.total()
+            for first in range(0, count, together):
+                await _filed(client, given[first : first + together])
+                await _settled(client, given[: first + together])
+            asked = (requests.total() - before) / count
+            written = store._before.written / count
+            copy = store._shelf.put(store.location).size / count
+    return (
+        f"{count} claims, {together} at once",
+        f"{asked:.2f} requests, {written:,.0f} bytes of records, {copy:,.0f} bytes of a snapshot each",
+    )
+
+
+async def _filed(client: df.Client, given: list[Claim]) -> None:
+    await asyncio.gather(*(client.start_new("claims_orchestrator", one.claim_id, one) for one in given))
+
+
+async def _settled(client: df.Client, given: list[Claim]) -> None:
+    """Decide until each claim has ended or waits for a second person."""
+    desk = Desk(dict.fromkeys(STAFF, client), {one.claim_id: one for one in given})
+    ids, left = [one.claim_id for one in given], len(given)
+    while left:
+        _, alone = await desk.work()
+        found = [status for name in ids if (status := await client.get_status(name)) is not None]
+        living = [one for one in found if standing_of(one, trail_of(one)) not in (*ENDINGS, "failed")]
+        left = len(ids) - len(found) + len(living) - alone
+        await asyncio.sleep(0.05)
+
+
 def store_of(connection: str, hub: str, folder: str) -> LogStore:
     return LogStore(AzureService(account_at(connection), hub), hub, directory=folder)
 
@@ -138,9 +180,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.azure_storage", description=__doc__)
     parser.add_argument("--delay", type=float, default=8.0, help="milliseconds before each commit's request")
     parser.add_argument("--count", type=int, default=5_000, help="instances of a workload")
+    parser.add_argument("--claims", type=int, default=300, help="claims of the example")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, azurite(Path(folder)) as connection:
         rows = asyncio.run(measured(connection, folder, given.delay / 1e3, given.count))
+        for many, together in ((given.claims, given.claims), (given.claims // 10, 1)):
+            rows.append(asyncio.run(claims(connection, folder, given.delay / 1e3, many, together)))
         print(table(["", "measured"], [*rows, replayed(connection, folder), appended(connection)]))
 
 
