@@ -207,6 +207,7 @@ class Blueprint(AzureNames):
         version: str = "",
         events: Mapping[str, Any] | None = None,
         input_type: Any = Any,
+        summary: Callable[[Any], str] | None = None,
     ) -> Callable[[F], F]: ...
     def orchestrator(
         self,
@@ -218,6 +219,7 @@ class Blueprint(AzureNames):
         version: str = "",
         events: Mapping[str, Any] | None = None,
         input_type: Any = Any,
+        summary: Callable[[Any], str] | None = None,
     ) -> Any:
         """Register an orchestrator: `def` with `yield`, or `async def` with `await`. It is returned unchanged.
 
@@ -234,6 +236,8 @@ class Blueprint(AzureNames):
                 fit the type, are rejected when they are raised (400 over HTTP). A name with a trailing `*` is a
                 prefix. Default: every event is accepted.
             input_type: the type of `context.get_input()`, if the function takes the context alone.
+            summary: makes one to three words of the output of a completed instance, for the list of instances, as
+                `lambda output: output["verdict"]` does. It gets the output as JSON. Default: a short custom status.
 
         Raises:
             RegistrationError for a name that is already registered, or a function that cannot be an orchestrator.
@@ -254,6 +258,7 @@ class Blueprint(AzureNames):
                 version=checked_version(version),
                 events=_events(events, found),
                 input_type=input_type,
+                summary=summary,
             )
             orchestrator_parameters(found)
             self._add(definition)

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.formatting import without_module
 from perdure.http.pages.instance_list import line_of
 from tests.http.conftest import LOCAL, M
 
@@ -42,6 +43,10 @@ def office() -> df.App:
         await context.call_activity(pay, claim.amount)
         context.set_custom_status("paid")
         return claim.policy
+
+    @app.orchestrator(summary=lambda output: output["verdict"])
+    async def judged(context: df.OrchestrationContext, verdict: str) -> dict[str, str]:
+        return {"verdict": verdict} if verdict else {"other": "no verdict"}
 
     @app.orchestrator(events={"Go": bool})
     async def waits(context: df.OrchestrationContext) -> bool:
@@ -115,6 +120,28 @@ def test_a_line_has_the_outcome_and_the_error(http: TestClient) -> None:
     assert page.count('<span class="hide">Completed: </span>paid</span>') == 2
     assert "ConnectionError: the bank refused it" in page
     assert '<span class="status waiting" title="runtimeStatus: Running">Waiting</span>' in page
+
+
+def test_an_orchestrator_sums_up_its_output(http: TestClient) -> None:
+    for name, verdict in (("j-1", "denied"), ("j-2", "")):
+        http.post(f"{M}/orchestrators/judged/{name}", json=verdict)
+        http.get(f"{M}/instances/{name}?wait=60")
+    page = http.get("/instances?name=judged").text
+    assert '<span class="hide">Completed: </span>denied</span>' in page
+    assert '<td class="cut">verdict denied</td>' in page and '<td class="cut">other no verdict</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("bank.errors.Away: at 10: no", "Away: at 10: no"),
+        ("ValueError: no", "ValueError: no"),
+        ("it failed: no", "it failed: no"),
+        ("Gone", "Gone"),
+    ],
+)
+def test_an_error_is_told_without_its_module(error: str, shown: str) -> None:
+    assert without_module(error) == shown
 
 
 def test_a_filter_is_taken_off_or_saved_as_a_view(http: TestClient) -> None:

@@ -10,7 +10,7 @@ from perdure.failure import chain_of
 from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from perdure.model.instances import OrchestrationStatus
@@ -74,6 +74,31 @@ def went_wrong(one: OrchestrationStatus) -> str:
         return ""
     shown = chain_of(one.failure)[-1] if one.name.startswith(BUILT_IN) else one.failure
     return str(shown).removeprefix("perdure.errors.")
+
+
+def without_module(error: str) -> str:
+    """An error as `Type: message`, without the module of its type."""
+    kind, colon, message = error.partition(": ")
+    is_type = all(part.isidentifier() for part in kind.split("."))
+    return f"{kind.rpartition('.')[2]}{colon}{message}" if is_type else error
+
+
+def in_short(value: Any, limit: int = 160) -> str:
+    """A JSON-ready value in a few words: a text without quotes, an object as names with values."""
+    if isinstance(value, str):
+        return value[:limit]
+    if not isinstance(value, dict) or not value:
+        return compact(value, limit)
+    told = ", ".join(f"{name} {one}" for name, one in _flat(value) if one not in (None, "", [], {}))
+    return told if len(told) <= limit else told[: limit - 1] + "…"
+
+
+def _flat(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, one in value.items():
+        if isinstance(one, dict):
+            yield from _flat(one)
+        else:
+            yield name, compact(one, 60) if isinstance(one, list) else one
 
 
 def wall_clock(at: datetime, timezone: str) -> str:

@@ -105,6 +105,7 @@ class Orchestrator(Definition):
     version: str = ""
     events: Mapping[str, Any] | None = None
     input_type: Any = Any
+    summary: Callable[[Any], str] | None = None
 
     @cached_property
     def input_guard(self) -> payload.Guard | None:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from perdure.engine.client.status import page_of
 from perdure.failure import chain_of
-from perdure.http.formatting import lasting
+from perdure.http.formatting import lasting, without_module
 from perdure.model.durations import moment
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import RuntimeStatus
@@ -168,7 +168,7 @@ async def _listed(client: Client, wanted: InstanceFilter) -> list[OrchestrationS
 
 def _cause(one: OrchestrationStatus) -> str:
     """The error that began it, as `Type: message`."""
-    return str(chain_of(one.failure)[-1]).removeprefix("perdure.errors.") if one.failure else ""
+    return without_module(str(chain_of(one.failure)[-1])) if one.failure else ""
 
 
 def _most(found: list[OrchestrationStatus]) -> tuple[str, list[OrchestrationStatus]]:

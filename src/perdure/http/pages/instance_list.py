@@ -221,16 +221,16 @@ def _told(one: OrchestrationStatus, now: datetime) -> tuple[str, str]:
     if one.waiting is not None and one.waiting.retries:
         retry = one.waiting.retries[0]
         when = formatting.ago(moment(retry.at), now)
-        return f"Attempt {retry.attempt} of {retry.name} {when}", retry.error
+        return f"Attempt {retry.attempt} of {retry.name} {when}", formatting.without_module(retry.error)
     if one.failure is not None:
-        return "", formatting.went_wrong(one)[:300]
+        return "", formatting.without_module(formatting.went_wrong(one))[:300]
     if one.is_parked:
         return "", one.reason
     if one.waiting_for:
         return "", one.waiting_for
     if one.runtime_status is S.Terminated:
         return "", str(one.output or "")
-    return "", formatting.compact(one.output, 160) if one.output is not None else ""
+    return "", formatting.in_short(one.output) if one.output is not None else ""
 
 
 # ---------------------------------------------------------------------------------------------- the page
@@ -318,8 +318,14 @@ def _stream(asked: InstanceFilters, base: str) -> str:
 
 
 def summary_of(client: Client, one: OrchestrationStatus) -> str:
-    """The outcome in the words of the orchestrator's own `summary`, if it has one that works."""
-    return ""
+    """The outcome in the words of the orchestrator's own `summary`, if this server has one that works."""
+    if one.runtime_status is not S.Completed:
+        return ""
+    try:
+        summary = engine_of(client).registry.orchestrator(one.name, one.version).summary
+        return str(summary(one.output))[: 2 * SHORT] if summary is not None else ""
+    except Exception:  # not registered here, or the application's own code fails for this output
+        return ""
 
 
 def _starters(client: Client) -> Sequence[str]:
