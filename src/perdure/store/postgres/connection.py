@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.errors import StoreError, StoreUnusable
 from perdure.store.postgres.errors import for_good, translating
+from perdure.store.postgres.other_engines import refuse_other_engines
 from perdure.store.postgres.pipeline import Backend, Wire
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
             make_conninfo(**wanted, client_encoding="utf8"), autocommit=True
         )
         try:
+            refuse_other_engines(connection, address.shown)
             _configure(connection, purpose)
             _check(connection, address)
         except BaseException:
