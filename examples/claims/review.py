@@ -61,9 +61,13 @@ def _put_to_people(
         remind=[at - spent for at in (within / 3, within * 2 / 3) if left and at > spent],
         escalate={left: "supervisor"} if left else None,
         remind_with=remind,
-        then="a supervisor decides" if left else "",
         decisions=eyes,
+        final=_asks_for_more,  # a question to the customer needs no second pair of eyes
     )
+
+
+def _asks_for_more(ruling: Ruling) -> bool:
+    return ruling.verdict == "ask for more"
 
 
 def facts_of(case: Case, hint: str = "") -> dict[str, object]:
@@ -92,7 +96,7 @@ def weighed(fraud: FraudScore) -> list[str]:
 
 def _questions(rulings: list[Ruling]) -> tuple[str, ...]:
     """What people want to know of the customer, each question once."""
-    return tuple(dict.fromkeys(ruling.reason for ruling in rulings if ruling.verdict == "ask for more"))
+    return tuple(dict.fromkeys(ruling.reason for ruling in rulings if _asks_for_more(ruling)))
 
 
 def _difference(case: Case, rulings: list[Ruling]) -> str:

@@ -179,6 +179,47 @@ async def test_several_decisions_are_by_different_people(orchestrator):
         assert status.output == [[True, False], ["ada@example.org", "ben@example.org"]]
 
 
+def is_no(decision: Decision) -> bool:
+    return not decision.approve
+
+
+async def first_no(context: OrchestrationContext):
+    task = context.human_task("Decide", Decision, decisions=3, final=is_no)
+    return [[decision.approve for decision in await task], list(task.decided_by)]
+
+
+def first_no_yield(context: OrchestrationContext):
+    task = context.human_task("Decide", Decision, decisions=3, final=is_no)
+    decisions = yield task
+    return [[decision.approve for decision in decisions], list(task.decided_by)]
+
+
+@both(first_no_yield, first_no)
+async def test_a_final_decision_ends_a_task_that_waits_for_more(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Decide", Decision(True), person=ADA)
+        await env.evict()
+        await env.client.raise_event(instance, "Decide", Decision(False), person=BEN)
+        status = await env.client.wait_for_completion(instance)
+        assert status.output == [[True, False], ["ada@example.org", "ben@example.org"]]
+        assert not (await env.client.list_tasks()).tasks
+
+
+async def unsure(context: OrchestrationContext):
+    try:
+        await context.human_task("Decide", Decision, decisions=2, final=lambda decision: decision.nothing)
+    except AttributeError:
+        return "the function failed"
+
+
+async def test_an_error_of_the_function_that_says_what_is_final_is_raised_where_the_task_is_awaited():
+    async with environment(app_with(unsure)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Decide", Decision(True), person=ADA)
+        assert (await env.client.wait_for_completion(instance)).output == "the function failed"
+
+
 async def early(context: OrchestrationContext):
     await context.wait_for_external_event("Go")
     task = context.human_task(

@@ -21,6 +21,7 @@ from examples.claims.source import claims_of, made_up, rows_of
 from examples.claims.standins import Outbox, PhotoAlbum
 from examples.claims.telling import remind, send
 from perdure.http.host import application
+from perdure.http.task_sentences import deadline_sentence
 from perdure.model import payload
 
 CLAIM = Claim(
@@ -254,6 +255,23 @@ async def test_the_adjusters_time_stands_still_while_the_customer_is_asked(perdu
     assert await task_of(env, "Decision", "adjuster")
     await env.advance(hours=1)
     assert await task_of(env, "Decision", "supervisor")
+
+
+async def test_the_first_of_four_eyes_asks_for_more_at_once(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env, LARGE)
+    await decided(env, Ruling(verdict="ask for more", reason="a photo of the left door"))
+    assert await task_of(env, "Decision") is None
+    await env.client.raise_event("claim-1.question-1", "Documents-1", {"photos": ["door"]})
+    assert ((again := await task_of(env, "Decision")).decisions, again.given_by) == (2, ())
+
+
+async def test_the_task_says_that_it_goes_to_the_supervisor(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    task = await task_of(env, "Decision")
+    assert task.escalation == (env.now + timedelta(hours=72), "supervisor")
+    assert deadline_sentence(task, env.now).endswith("Then it goes to the role supervisor.")
 
 
 async def test_an_answer_to_an_earlier_request_does_not_end_a_later_one(perdure_environment):

@@ -112,6 +112,7 @@ class HumanTask(Task[T_co]):
         "_deadline",
         "_decisions",
         "_default",
+        "_final",
         "_remind",
         "_waits",
         "_warnings",
@@ -126,6 +127,7 @@ class HumanTask(Task[T_co]):
         warnings: dict[TimerTask, int],
         remind: Callable[[str, int, tuple[str, ...]], None],
         default: Any,
+        final: Callable[[Any], bool] | None,
     ) -> None:
         super().__init__(first._context, first.id)
         self._waits = [first]
@@ -134,6 +136,7 @@ class HumanTask(Task[T_co]):
         self._warnings = warnings
         self._remind = remind
         self._default = default
+        self._final = final
         self._decisions: list[Any] = []
         self.decided_by: tuple[str, ...] = ()
         for timer in (*warnings, *((deadline,) if deadline is not None else ())):
@@ -183,7 +186,13 @@ class HumanTask(Task[T_co]):
         self._decisions.append(wait._outcome)
         self.decided_by = (*self.decided_by, wait.event[1].decided_by)
         details = wait.details
-        if len(self._decisions) < details.decisions:
+        try:
+            is_final = self._final is not None and self._final(wait._outcome)
+        except Exception as error:  # the function is the orchestrator's: its error is raised where it waits
+            self._close()
+            self._fail(error)
+            return
+        if len(self._decisions) < details.decisions and not is_final:
             following = self._ask(wait, self.decided_by)
             self._waits.append(following)
             self._follow(following)
@@ -239,6 +248,7 @@ class HumanTaskOptions(TypedDict, total=False):
     escalate: Mapping[timedelta, str] | Mapping[float, str] | None
     remind_with: str | Callable[..., Any] | None
     then: str
+    final: Callable[[Any], bool] | None
 
 
 class HumanTasks(ActivityCalls):
@@ -318,6 +328,8 @@ class HumanTasks(ActivityCalls):
                 `escalate`. Its failure does not touch the task.
             then: what happens at the deadline, for people: "it goes to the archive".
             decisions: how many different people must decide.
+            final: a function of a decision. If it returns True, the task ends at once with the decisions so far,
+                without waiting for the others. It must be deterministic, and its error is the task's.
 
         Returns: a task of the decision, or of the list of decisions in the order of arrival if `decisions` is
             above 1. Its `decided_by` names the people.
@@ -363,7 +375,7 @@ class HumanTasks(ActivityCalls):
                     ),
                 )
 
-        return HumanTask(first, ask, limit, timers, remind, default)
+        return HumanTask(first, ask, limit, timers, remind, default, options.get("final"))
 
     def _ask_person(self, wait: DecisionTask[Any], deadline: int) -> DecisionTask[Any]:
         """Record the wait and open it."""
