@@ -4,13 +4,12 @@ import asyncio
 import importlib.util
 import os
 import secrets
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from examples.claims.connections import home
-from examples.claims.demo.server import REPOSITORY, ServerFailed, free_port, python_path
+from examples.claims.demo.server import AS_CHILD, REPOSITORY, ServerFailed, free_port, python_path
 
 PATIENCE = 180.0  # seconds until a service must answer; fraud scoring trains its model first
 FIRST_PORT = 7081
@@ -19,8 +18,10 @@ NEEDED = {"fraud": "sklearn", "photos": "skimage"}  # of the extra `demo`; witho
 
 
 @asynccontextmanager
-async def services(*, any_port: bool = False) -> AsyncIterator[Mapping[str, str]]:
-    """Start all services at the same time; gives the address of each, as it prints it when it can answer.
+async def services(
+    names: Collection[str] = NAMES, *, any_port: bool = False
+) -> AsyncIterator[Mapping[str, str]]:
+    """Start the services at the same time; gives the address of each, as it prints it when it can answer.
 
     `any_port` leaves the ports to the system, so that several demos can run at once.
     """
@@ -30,7 +31,7 @@ async def services(*, any_port: bool = False) -> AsyncIterator[Mapping[str, str]
                 _running(name, 0 if any_port else free_port(FIRST_PORT + 10 * number))
             )
             for number, name in enumerate(NAMES)
-            if _is_here(name)
+            if name in names and _is_here(name)
         }
         async with asyncio.timeout(PATIENCE):
             urls = {name: await _address(name, process) for name, process in started.items()}
@@ -46,8 +47,8 @@ def environment(urls: Mapping[str, str], office: str) -> dict[str, str]:
 async def _running(name: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     with (home() / f"claims-{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"examples.claims.services.{name}"),
-            *("--port", str(port), "--home", str(home())),
+            *(*AS_CHILD, f"examples.claims.services.{name}", "--port", str(port), "--home", str(home())),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *python_path()])},

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 
 REPOSITORY = Path(__file__).parents[3]
+AS_CHILD = (sys.executable, "-m", "examples.claims.demo.child")  # then a module: it ends with this process
 PATIENCE = 120.0  # seconds until the server must report that it is healthy
 
 
@@ -66,8 +67,9 @@ class Server:
     async def _start(self) -> None:
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "perdure.cli", "run", "examples.claims:app"),
+                *(*AS_CHILD, "perdure.cli", "run", "examples.claims:app"),
                 *("--store", str(self.store), "--port", str(self.port)),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env={

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import httpx2
 import pytest
 
 from examples.claims.services.photos.store import AN_HOUR, PhotoStore
+from tests.postgres.servers import free_port
 
 ROOT = Path(__file__).parents[3]
 
@@ -93,3 +95,41 @@ def test_a_bank_that_is_killed_between_payments_has_paid_each_key_once(tmp_path)
             found = http.get("/counters").json()
     assert (found["payments"], found["repeats"], found["paid_twice"]) == (40, 45, 0)
     assert found["amount"] == sum(body["amount"] for body, _ in payments)
+
+
+def test_the_children_of_a_demo_that_is_killed_end(tmp_path):
+    demo = (
+        "import asyncio\n"
+        "from examples.claims.connections import home\n"
+        "from examples.claims.demo.processes import services\n"
+        "from examples.claims.demo.server import Server\n"
+        "async def run():\n"
+        "    async with services(['bank'], any_port=True) as urls, "
+        f"Server(home() / 'hub.db', {free_port()}) as server:\n"
+        "        print(urls['bank'], server.url, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(run())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", demo],
+        env=environment(CLAIMS_HOME=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            urls = running.stdout.readline().split()
+        finally:
+            running.kill()
+    assert len(urls) == 2
+    for url in urls:
+        while answers(url):
+            time.sleep(0.05)
+
+
+def answers(url):
+    """Whether a process listens there; the test's own timeout ends a wait for one that stays."""
+    try:
+        httpx2.get(url, trust_env=False, timeout=60)
+    except httpx2.TransportError:
+        return False
+    return True
