@@ -263,9 +263,19 @@ class StoreFull(StoreError):
 
 
 class StoreInUse(StoreError):
-    """Another engine has the store open. One engine at a time can open a SQLite file, or a hub in Azure Storage."""
+    """Another engine has the store open. One engine at a time can open a SQLite file, or a hub in Azure Storage.
+
+    `holder` is the address of the engine that holds a hub in Azure Storage, "" if it is not known.
+    """
 
     code = "store-in-use"
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.args[0], self.holder)
 
 
 class StoreTooNew(StoreError):
@@ -519,6 +529,12 @@ def outward(error: Exception) -> str:
     if not from_store:
         return str(error)
     return next((_OUTWARD[kind] for kind in type(error).__mro__ if kind in _OUTWARD), str(error))
+
+
+def holder_told(error: BaseException) -> str:
+    """The address of the engine that holds the store, if this error or its cause names it: for callers."""
+    found = next((one for one in (error, error.__cause__) if isinstance(one, StoreInUse)), None)
+    return found.holder if found is not None else ""
 
 
 def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:

@@ -11,9 +11,10 @@ import httpx2
 import pytest
 
 import perdure as df
-from perdure.errors import StoreError, StoreFull
+from perdure.errors import StoreError, StoreFull, StoreInUse
 from perdure.http.access.gate import Access
 from perdure.http.host import application
+from perdure.http.remote.client import RemoteClient
 from perdure.http.routing import GatedRoute
 from perdure.store.memory import MemoryStore
 from perdure.testing.faults import FaultyStore
@@ -304,3 +305,27 @@ async def test_readiness_counts_nothing(
 
     monkeypatch.setattr(store, "counts", counted)
     assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_an_engine_that_lost_its_hub_names_the_engine_that_holds_it(
+    http: httpx2.AsyncClient, serving: Any, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller can go there. The rest of the store's message, with its address, stays in the log."""
+
+    def held() -> Any:
+        raise StoreInUse(f"the engine b holds {CANARY} and serves it at http://b:7071", "http://b:7071")
+
+    monkeypatch.setattr(store, "reopen", held)
+    store.plan.away = True
+    lost = await http.post(f"{M}/orchestrators/approval/a-1")
+    later = await http.post(f"{M}/orchestrators/approval/a-2")
+    transport = httpx2.ASGITransport(app=serving)
+    async with RemoteClient(LOCAL, transport=transport) as remote:
+        with pytest.raises(df.OutcomeUnknown) as far:
+            await remote.start_new("approval", "a-3")
+
+    for answer in (lost, later):
+        assert (answer.status_code, answer.json()["holder"]) == (503, "http://b:7071")
+        assert CANARY not in answer.text
+    assert isinstance(far.value.__cause__, StoreInUse)
+    assert far.value.__cause__.holder == "http://b:7071"

@@ -62,6 +62,7 @@ class Problem(TypedDict, total=False):
     number: str
     instance: str
     pointer: str
+    holder: str
     Message: str
     ExceptionMessage: str
     ExceptionType: str

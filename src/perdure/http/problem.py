@@ -43,6 +43,7 @@ from perdure.errors import (
     TaskHeld,
     TaskRefused,
     Unauthenticated,
+    holder_told,
     outward,
 )
 from perdure.http.formatting import plain
@@ -158,6 +159,7 @@ def problem_of(error: Exception, *, status: int | None = None, instance: str = "
         code=error.code if isinstance(error, PerdureError) else "timeout",
         exception_type=f"{kind.__module__}.{kind.__qualname__}",
         pointer=getattr(error, "pointer", ""),
+        holder=holder_told(error),
         instance=instance,
     )
 

@@ -685,7 +685,7 @@ class Loop:
         self.away = error
         self._unpolled = self._come_back()
         if not self._unpolled:
-            self._dismiss_clients(error)
+            self._dismiss_clients(self.away or error)
 
     def _dismiss_clients(self, error: PerdureError) -> None:
         """The store stays unavailable: send waiting clients an error. Repeatable inputs are processed later all

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from perdure.errors import EngineStopped, OutcomeUnknown, PayloadError, error_of
+from perdure.errors import EngineStopped, OutcomeUnknown, PayloadError, StoreInUse, error_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.management import LONGEST_WAIT
 from perdure.http.remote.requests import ApiRequest, Query, instance_path, request_of
@@ -178,7 +178,10 @@ def _raise(response: httpx2.Response) -> NoReturn:
     kind = error_of(code)
     if issubclass(kind, PayloadError):
         raise kind(detail, str(problem.get("pointer", "")))
-    raise kind(detail)
+    holder = str(problem.get("holder") or "")
+    if issubclass(kind, StoreInUse):
+        raise kind(detail, holder)
+    raise kind(detail) from (StoreInUse(detail, holder) if holder else None)
 
 
 def _said(error: Exception) -> str:

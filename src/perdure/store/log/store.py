@@ -248,7 +248,8 @@ class LogStore(SqliteStore):
         return StoreInUse(
             f"the engine {holder.worker or holder.run[:8]} on {holder.host} holds {self._service.where}{where}. Only "
             f"one engine can hold a hub in a log: use that one, or stop it. Without a sign of life for "
-            f"{holder.lease:g} seconds another engine may take over"
+            f"{holder.lease:g} seconds another engine may take over",
+            holder.address,
         )
 
     # ------------------------------------------------------------------------------------------- reading
