@@ -67,10 +67,17 @@ async def _hub(browser: Any, url: str, token: str, scheme: str, folder: Path) ->
         context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         page = await context.new_page()
         await page.goto(f"{url}/?token={token}")
-        await page.screenshot(path=folder / f"overview-{name}-{scheme}.png")
+        _few_colours(await page.screenshot(), folder / f"overview-{name}-{scheme}.png")
         await page.goto(f"{url}/instances")
-        await page.screenshot(path=folder / f"instances-{name}-{scheme}.png")
+        _few_colours(await page.screenshot(), folder / f"instances-{name}-{scheme}.png")
         await context.close()
+
+
+def _few_colours(shot: bytes, path: Path) -> None:
+    """A smaller file of a page, which has few colours."""
+    from PIL import Image
+
+    Image.open(io.BytesIO(shot)).convert("RGB").quantize(96).save(path, optimize=True)
 
 
 async def _inbox(browser: Any, url: str, key: str, claim: str, scheme: str, folder: Path) -> None:

@@ -28,6 +28,8 @@ def test_a_link_is_absolute_and_its_file_exists(link: str) -> None:
 def test_each_picture_is_small_and_there_for_both_colour_schemes() -> None:
     pictures = [link.rpartition("/")[2] for link in LINKS if link.endswith(".png")]
     assert sorted(pictures) == [
-        f"{name}-{scheme}.png" for name in ("instance", "office") for scheme in ("dark", "light")
+        f"{name}-{scheme}.png"
+        for name in ("instance", "office", "overview-desktop")
+        for scheme in ("dark", "light")
     ]
     assert all((ROOT / "docs" / "assets" / name).stat().st_size < 150_000 for name in pictures)

@@ -106,6 +106,19 @@ async def test_counts_without_perdures_own_stay_exact(env: DurableEnvironment) -
         assert await env.client.counts() == Counter(one.runtime_status for one in every)
 
 
+async def test_replays_are_counted_where_they_happen(env: DurableEnvironment) -> None:
+    for number in range(3):
+        await env.client.start_new("order", f"o-{number}", 10)
+    await env.advance(minutes=2)
+    await env.restart()
+    for number in range(3):
+        await env.client.raise_event(f"o-{number}", "Paid", True)
+    await env.settled()
+
+    found = (await env.client.statistics()).intervals
+    assert found[-1].replays >= 3 and found[-3].replays == 0
+
+
 async def test_another_window_is_refused(env: DurableEnvironment) -> None:
     with pytest.raises(PayloadError, match="last hour or day"):
         await env.client.statistics("week")  # type: ignore[arg-type]

@@ -81,7 +81,8 @@ class RingValue(msgspec.Struct, omit_defaults=True):
     ended: dict[str, dict[str, Ended]] = {}  # by orchestrator and status
     built_in: dict[
         str, int
-    ] = {}  # those of `statuses` that are perdure's own, counted since the hub counts them
+    ] = {}  # those of `statuses` that are perdure's own, as far as they were told apart
+    replays: int = 0  # how often a worker recreated an instance's code from its history
 
     def count(self, move: Move) -> None:
         """Count a change of an instance."""
@@ -117,6 +118,7 @@ class RingValue(msgspec.Struct, omit_defaults=True):
 
     def add_events(self, other: RingValue) -> None:
         """Add what happened in another row's time."""
+        self.replays += other.replays
         for name, count in other.started.items():
             own = self._named(name, self.started)
             self.started[own] = self.started.get(own, 0) + count
@@ -190,7 +192,7 @@ def without_built_in(value: RingValue) -> RingValue:
     for key, count in value.built_in.items():
         if not key.endswith(_PARKED):
             left[key] = max(0, left.get(key, 0) - max(0, count))
-    return RingValue(statuses=left, started=value.started, ended=value.ended)
+    return RingValue(statuses=left, started=value.started, ended=value.ended, replays=value.replays)
 
 
 def summed(heads: Iterable[RingRow]) -> RingValue:

@@ -53,12 +53,16 @@ class HubOutcomes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class HubInterval(HubOutcomes, frozen=True, kw_only=True, rename="camel"):
-    """One minute or hour. `unfinished`, `pending` and `parked` count instances at its end."""
+    """One minute or hour. `unfinished`, `pending` and `parked` count instances at its end.
+
+    `replays` is how often a worker recreated the code of an instance from its history.
+    """
 
     start: datetime
     unfinished: int = 0
     pending: int = 0
     parked: int = 0
+    replays: int = 0
 
 
 class HubStatistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -106,13 +110,14 @@ def statistics_of(window: Window, slots: Sequence[Slot], counts: InstanceCounts,
     )
 
 
-def _interval(start: int, values: Iterable[RingValue], there: InstanceCounts) -> HubInterval:
+def _interval(start: int, values: Sequence[RingValue], there: InstanceCounts) -> HubInterval:
     outcomes = _outcomes_of(values)
     return HubInterval(
         start=moment(start),
         unfinished=sum(n for status, n in there.by_status.items() if RuntimeStatus(status) not in FINISHED),
         pending=there.by_status.get(RuntimeStatus.Pending.value, 0),
         parked=there.parked,
+        replays=sum(value.replays for value in values),
         **msgspec.structs.asdict(outcomes),
     )
 

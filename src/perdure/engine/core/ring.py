@@ -23,7 +23,7 @@ from perdure.model.ring import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from perdure.model.records import Batch
     from perdure.store.port import Opening
@@ -37,7 +37,9 @@ class Ring:
     Around each commit: `write_into(batch)`, then `committed()` or `rolled_back()`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Mapping[str, int]) -> None:
+        self._counters = counters
+        self._replays = self._durable_replays = 0  # of the counters, those that the head has
         self._worker = ""
         self._incarnation = 0
         self._head = RingValue()
@@ -53,6 +55,7 @@ class Ring:
         self._worker, self._incarnation = opening.worker, opening.incarnation
         hours = {(row.worker, row.start): row for row in opening.ring if row.resolution == HOUR}
         self._head, self._hour, self._dead = RingValue(), RingValue(), []
+        self._replays = self._durable_replays = self._counters["replays"]
         for row in opening.ring:
             if row.resolution != HEAD:
                 continue
@@ -76,6 +79,8 @@ class Ring:
         if self._dead:
             self._take_over(batch, rows)
         head = self._head
+        head.replays += self._counters["replays"] - self._replays
+        self._replays = self._counters["replays"]
         for move in batch.moves:
             head.count(move)
         written = encode(head)
@@ -86,7 +91,7 @@ class Ring:
     def committed(self) -> None:
         """The rows are durable."""
         if self._written is not self._durable:
-            self._durable = self._written
+            self._durable, self._durable_replays = self._written, self._replays
             self._dead = []
 
     def rolled_back(self) -> None:
@@ -95,7 +100,7 @@ class Ring:
         Heads of dead workers are left to the next opening: another worker may have taken them over.
         """
         if self._written is not self._durable:
-            self._written = self._durable
+            self._written, self._replays = self._durable, self._durable_replays
             self._head, self._hour = map(msgspec.json.Decoder(RingValue).decode, self._durable)
             self._dead = []
             self._ends = self._head.at + _MINUTE_US

@@ -56,7 +56,7 @@ class WorkerState:
         self.instance_numbers = Numbers()
         self.message_numbers = Numbers()
         self.tenure = Tenure()
-        self.ring = Ring()
+        self.ring = Ring(self.counters)
         self.began_at = 0
         self.first_message = 0
         self.backlog: deque[Envelope] = deque()

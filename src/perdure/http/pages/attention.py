@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.engine.client.tasks import OpenTask
     from perdure.model.instances import OrchestrationStatus
+    from perdure.model.records import InstanceRow
     from perdure.model.statistics import HubStatistics
 
 SHOWN: Final = 200  # instances and tasks that a rule reads; more are told as "200+"
@@ -131,24 +132,30 @@ async def _overdue(client: Client, now: datetime) -> Attention | None:
 
 async def _old(client: Client, now: datetime) -> Attention | None:
     """The oldest instance that was accepted and has not begun."""
+    oldest = await oldest_start(client)
+    if oldest is None or now - moment(oldest.created_at) < OLD:
+        return None
+    age = lasting((now - moment(oldest.created_at)).total_seconds())
+    return Attention(
+        mark="pending",
+        count="Old start",
+        subject=oldest.name,
+        sentence=f"{oldest.instance_id} was accepted {age} ago and has not begun.",
+        note="The workers do not keep up, or none of them has this orchestrator.",
+        path="/instances?status=Pending&order=oldest",
+        button="Show what waits",
+    )
+
+
+async def oldest_start(client: Client) -> InstanceRow | None:
+    """The oldest instance that was accepted, waits for nothing else, and has not begun."""
     store = client.gateway.store
     wanted = InstanceFilter(
         status=(RuntimeStatus.Pending.value,), name_is_own=True, oldest_first=True, top=SHOWN
     )
     rows = await client.gateway.read(lambda: store.query(wanted))
-    ready = [row for row in rows if not row.reason]  # a reason: it waits for its time, or for a worker
-    if not ready or now - moment(ready[0].created_at) < OLD:
-        return None
-    age = lasting((now - moment(ready[0].created_at)).total_seconds())
-    return Attention(
-        mark="pending",
-        count="Old start",
-        subject=ready[0].name,
-        sentence=f"{ready[0].instance_id} was accepted {age} ago and has not begun.",
-        note="The workers do not keep up, or none of them has this orchestrator.",
-        path="/instances?status=Pending&sort=oldest",
-        button="Show what waits",
-    )
+    # A reason: it waits for its time, or for a worker.
+    return next((row for row in rows if not row.reason), None)
 
 
 # -------------------------------------------------------------------------------------------------- parts
@@ -191,4 +198,4 @@ def _micros(at: datetime) -> int:
     return round(at.timestamp() * 1_000_000)
 
 
-__all__ = ["Attention", "attention_of", "usual_failures"]
+__all__ = ["Attention", "attention_of", "oldest_start", "usual_failures"]

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 
 from perdure.http.formatting import lasting
 from perdure.http.pages import charts
-from perdure.http.pages.attention import attention_of
+from perdure.http.pages.attention import attention_of, oldest_start
 from perdure.http.pages.looks import speech_of
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.principal import caller_of
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from perdure.model.statistics import HubInterval, HubStatistics, Window
+    from perdure.engine.client.client import Client
+    from perdure.model.statistics import HubStatistics, Window
 
 REFRESH = 10  # seconds
 _RANGES: dict[Window, str] = {"hour": "Last hour", "day": "Last day"}
@@ -67,7 +68,8 @@ async def overview(request: Request) -> Response:
         last=last,
         ranges=_RANGES,
         attention=await attention_of(client, last_day, all_tasks=caller.may("operate")),
-        tiles=_tiles(found, [one.state for one in workers]),
+        tiles=_tiles(found, await _oldest(client)),
+        workers=_workers([one.state for one in workers]),
         charts=_charts(found, zone),
         counts=[(name, number) for name, number in found.counts.items()],
         total=sum(found.counts.values()),
@@ -84,8 +86,20 @@ def _busiest(found: HubStatistics) -> list[tuple[str, object]]:
     return list(ordered[:12])
 
 
-def _tiles(found: HubStatistics, workers: Sequence[str]) -> list[Tile]:
-    return [*_flow(found), *_durations(found), *_present(found), _workers(workers)]
+def _tiles(found: HubStatistics, oldest: Tile) -> list[Tile]:
+    *present, parked = _present(found)
+    replays = sum(one.replays for one in found.intervals)
+    each = f"{replays / found.total.ended:.1f} an instance" if found.total.ended else ""
+    replayed = Tile("Replays", f"{replays:,}", than=each, spark=_spark(found, "replays"))
+    return [*_flow(found), *_durations(found), *present, oldest, replayed, parked]
+
+
+async def _oldest(client: Client) -> Tile:
+    row = await oldest_start(client)
+    if row is None:
+        return Tile("Oldest start", "–", than="all have begun")
+    value, unit = _split((client.gateway.now() - row.created_at) / 1e6)
+    return Tile("Oldest start", value, unit, "not begun", path="/instances?status=Pending&order=oldest")
 
 
 def _flow(found: HubStatistics) -> list[Tile]:
@@ -95,7 +109,6 @@ def _flow(found: HubStatistics) -> list[Tile]:
     per = "a minute" if found.window == "hour" else "an hour"
     share = f"{100 * total.failed / total.ended:.1f}% of the ended" if total.ended else "none ended"
     return [
-        Tile("Started", f"{total.started:,}", than=_trend(found, "started"), spark=_spark(found, "started")),
         Tile(
             "Completed", f"{total.completed:,}", than=f"{_few(rate)} {per}", spark=_spark(found, "completed")
         ),
@@ -146,12 +159,12 @@ def _present(found: HubStatistics) -> list[Tile]:
     ]
 
 
-def _workers(states: Sequence[str]) -> Tile:
-    if not states:
-        return Tile("Workers", "1", than="this server")
+def _workers(states: Sequence[str]) -> str:
+    """How many workers serve the hub; "" if it is this server alone."""
     living = sum(state == "living" for state in states)
-    told = "all are alive" if living == len(states) else f"{len(states) - living} not alive"
-    return Tile("Workers", str(living), f"of {len(states)}", told, path="/workers")
+    if living == len(states):
+        return f"{living} workers" if living > 1 else f"{living} worker" if states else ""
+    return f"{living} of {len(states)} workers alive"
 
 
 def _charts(found: HubStatistics, zone: tzinfo) -> list[charts.Chart]:
@@ -177,8 +190,8 @@ def _charts(found: HubStatistics, zone: tzinfo) -> list[charts.Chart]:
             COUNTS,
             area=True,
         ),
-        charts.bars(f"Started, by {by}", [_series("started", "blue", found)], labels, COUNTS),
         charts.bars(f"Failed, by {by}", [_series("failed", "red", found)], labels, COUNTS),
+        charts.bars(f"Replays, by {by}", [_series("replays", "blue", found)], labels, COUNTS),
         charts.lines("Parked", [_series("parked", "amber", found)], labels, COUNTS, area=True),
     ]
 
@@ -189,21 +202,6 @@ def _series(field: str, colour: str, found: HubStatistics) -> charts.Series:
 
 def _spark(found: HubStatistics, field: str) -> str:
     return charts.spark([getattr(one, field) for one in found.intervals])
-
-
-def _trend(found: HubStatistics, field: str) -> str:
-    """The second half of the time against the first."""
-    half = len(found.intervals) // 2
-    before = _sum(found.intervals[:half], field)
-    after = _sum(found.intervals[half:], field)
-    if not before:
-        return ""
-    change = round(100 * (after - before) / before)
-    return "as before" if not change else f"{change:+d}% in the second half"
-
-
-def _sum(intervals: Sequence[HubInterval], field: str) -> int:
-    return sum(int(getattr(one, field)) for one in intervals)
 
 
 def _few(rate: float) -> str:
