@@ -10,34 +10,40 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
-from xml.etree import ElementTree
 
 import msgspec
 
 from perdure.errors import StoreUnusable
+from perdure.store.log.azure_blobs import AzureBlobs
+from perdure.store.log.azure_rows import (
+    ACCEPT,
+    WRITES,
+    as_json,
+    binary_cell,
+    entity,
+    int_cell,
+    key_of,
+    multipart,
+    reason_of,
+    records_of,
+    rows_of,
+    worst_status,
+)
 from perdure.store.log.port import LARGEST, Head, Missing, Moved, Record, Trimmed, Unknown
-from perdure.store.log.requests import Answer, Requests, said
+from perdure.store.log.requests import Answer, Requests
 
 if TYPE_CHECKING:
     from perdure.store.log.account import Account
 
 _PREFIX: Final = "perdure"
 _HEAD: Final = "~"
-_PIECE: Final = 64 * 1024
-_PIECES: Final = 10  # of a row
-_ROW: Final = _PIECE * _PIECES
 _TIMEOUT: Final = 10.0  # seconds
-_ACCEPT: Final = {"Accept": "application/json;odata=minimalmetadata", "DataServiceVersion": "3.0"}
-_WRITES: Final = {**_ACCEPT, "Content-Type": "application/json", "Prefer": "return-no-content"}
 _DELETED_AT_ONCE: Final = 100
 _LOOKS: Final = 3
-_STATUS: Final = re.compile(rb"^HTTP/1\.1 (\d{3})", re.MULTILINE)
 _ETAG: Final = re.compile(rb"^ETag: *(.+?)\r?$", re.MULTILINE | re.IGNORECASE)
-_json = msgspec.json.Encoder().encode
 
 
 def table_name(hub: str) -> str:
@@ -75,7 +81,7 @@ class AzureService:
 
     def exists(self) -> bool:
         try:
-            _entity(self._tables, self.name, "log", _HEAD)
+            entity(self._tables, self.name, "log", _HEAD)
         except Missing:
             return False
         return True
@@ -94,14 +100,14 @@ class AzureLog:
 
     def create(self) -> None:
         self._demand(
-            self._requests.ask("POST", "Tables", _json({"TableName": self._table}), _WRITES), (201, 204, 409)
+            self._requests.ask("POST", "Tables", as_json({"TableName": self._table}), WRITES), (201, 204, 409)
         )
         self._blobs.create()
-        row = {"PartitionKey": "log", "RowKey": _HEAD, **_int("end", 0), "holder": ""}
-        self._demand(self._requests.ask("POST", self._table, _json(row), _WRITES), (201, 204, 409))
+        row = {"PartitionKey": "log", "RowKey": _HEAD, **int_cell("end", 0), "holder": ""}
+        self._demand(self._requests.ask("POST", self._table, as_json(row), WRITES), (201, 204, 409))
 
     def head(self) -> Head:
-        row, answer = _entity(self._requests, self._table, "log", _HEAD)
+        row, answer = entity(self._requests, self._table, "log", _HEAD)
         end = int(row["end"])
         self._seen = end, answer.headers["etag"]
         age = answer.date - datetime.fromisoformat(row["Timestamp"]).timestamp()
@@ -111,7 +117,7 @@ class AzureLog:
         if len(record) > LARGEST:
             raise ValueError(f"a record of {len(record)} bytes")
         head = self._merge(at, at + 1, holder)
-        rows: list[Any] = [("POST", self._table, {}, row) for row in _rows(at, record)]
+        rows: list[Any] = [("POST", self._table, {}, row) for row in rows_of(at, record)]
         tag = self._transact([head, *rows])
         self._seen = at + 1, tag
         return at + 1
@@ -123,32 +129,32 @@ class AzureLog:
         seen = self._seen
         if seen is None or seen[0] != at:
             raise Moved
-        row = dict(_int("end", end))
+        row = dict(int_cell("end", end))
         if holder is not None:
             row["holder"] = base64.b64encode(holder).decode()
-        return ("MERGE", _key(self._table, "log", _HEAD), {"If-Match": seen[1]}, row)
+        return ("MERGE", key_of(self._table, "log", _HEAD), {"If-Match": seen[1]}, row)
 
     def _transact(self, operations: list[Any]) -> str:
         """One entity group transaction: all or nothing. Returns the ETag of the first operation. Raises Moved."""
         answer = self._batch(operations)
-        status = _inner(answer)
+        status = worst_status(answer)
         if status in (409, 412):
             raise Moved
         tag = _ETAG.search(answer.body)
         if status != 204 or tag is None:
-            raise StoreUnusable(f"{self._table} refuses a commit with {status}: {_reason(answer)}")
+            raise StoreUnusable(f"{self._table} refuses a commit with {status}: {reason_of(answer)}")
         return tag[1].decode()
 
     def _batch(self, operations: list[Any]) -> Answer:
-        body = _multipart(self._requests.endpoint, operations)
+        body = multipart(self._requests.endpoint, operations)
         kind = {
             "Content-Type": "multipart/mixed; boundary=batch_0",
-            **_ACCEPT,
+            **ACCEPT,
             "MaxDataServiceVersion": "3.0",
         }
         answer = self._requests.ask("POST", "$batch", body, kind)
-        if answer.status == 202 and _inner(answer) in (408, 429, 500, 503):
-            raise Unknown(_reason(answer))
+        if answer.status == 202 and worst_status(answer) in (408, 429, 500, 503):
+            raise Unknown(reason_of(answer))
         return answer
 
     # ---------------------------------------------------------------------------------------------- reading
@@ -169,10 +175,10 @@ class AzureLog:
         wanted = f"PartitionKey eq 'log' and RowKey ge '{at:016x}' and RowKey le '{_HEAD}'"
         rows, is_last = self._query(wanted)
         head = [row for row in rows if row["RowKey"] == _HEAD]
-        records = _records(at, [row for row in rows if row["RowKey"] != _HEAD])
+        records = records_of(at, [row for row in rows if row["RowKey"] != _HEAD])
         if is_last and head:
             return records, int(head[0]["end"])
-        row, _ = _entity(self._requests, self._table, "log", _HEAD)
+        row, _ = entity(self._requests, self._table, "log", _HEAD)
         return records, int(row["end"])
 
     def _first(self) -> int:
@@ -186,7 +192,7 @@ class AzureLog:
     def _query(self, wanted: str, more: str = "") -> tuple[list[dict[str, Any]], bool]:
         """A page of rows, and whether it is the last."""
         path = f"{self._table}()?$filter={quote(wanted, safe='')}{more}"
-        answer = self._requests.ask("GET", path, b"", _ACCEPT)
+        answer = self._requests.ask("GET", path, b"", ACCEPT)
         if answer.status == 404:
             raise Missing
         self._demand(answer, (200,))
@@ -206,10 +212,10 @@ class AzureLog:
 
     def _delete(self, keys: list[str]) -> None:
         answer = self._batch(
-            [("DELETE", _key(self._table, "log", key), {"If-Match": "*"}, None) for key in keys]
+            [("DELETE", key_of(self._table, "log", key), {"If-Match": "*"}, None) for key in keys]
         )
-        if _inner(answer) not in (204, 404):  # another engine may trim at the same time
-            raise StoreUnusable(f"{self._table} refuses to delete records: {_reason(answer)}")
+        if worst_status(answer) not in (204, 404):  # another engine may trim at the same time
+            raise StoreUnusable(f"{self._table} refuses to delete records: {reason_of(answer)}")
 
     def _demand(self, answer: Answer, wanted: tuple[int, ...]) -> None:
         if answer.status not in wanted:
@@ -228,18 +234,18 @@ class AzureAbout:
 
     def read(self) -> tuple[bytes, str] | None:
         try:
-            row, answer = _entity(self._requests, self._table, "hub", "about")
+            row, answer = entity(self._requests, self._table, "hub", "about")
         except Missing:
             return None
         return base64.b64decode(row["content"]), answer.headers["etag"]
 
     def write(self, content: bytes, tag: str | None) -> str:
-        row = {"PartitionKey": "hub", "RowKey": "about", **_binary("content", content)}
+        row = {"PartitionKey": "hub", "RowKey": "about", **binary_cell("content", content)}
         if tag is None:
             answer = self._insert(row)
         else:
-            path = _key(self._table, "hub", "about")
-            answer = self._requests.ask("PUT", path, _json(row), {**_WRITES, "If-Match": tag})
+            path = key_of(self._table, "hub", "about")
+            answer = self._requests.ask("PUT", path, as_json(row), {**WRITES, "If-Match": tag})
         if answer.status in (409, 412):
             raise Moved
         if answer.status not in (201, 204):
@@ -247,58 +253,11 @@ class AzureAbout:
         return answer.headers["etag"]
 
     def _insert(self, row: dict[str, Any]) -> Answer:
-        answer = self._requests.ask("POST", self._table, _json(row), _WRITES)
+        answer = self._requests.ask("POST", self._table, as_json(row), WRITES)
         if answer.status == 404:  # the first row of a new hub
-            self._requests.ask("POST", "Tables", _json({"TableName": self._table}), _WRITES)
-            answer = self._requests.ask("POST", self._table, _json(row), _WRITES)
+            self._requests.ask("POST", "Tables", as_json({"TableName": self._table}), WRITES)
+            answer = self._requests.ask("POST", self._table, as_json(row), WRITES)
         return answer
-
-
-class AzureBlobs:
-    """A `Blobs` in a container."""
-
-    def __init__(self, requests: Requests, container: str) -> None:
-        self._requests, self._container = requests, container
-
-    def create(self) -> None:
-        answer = self._requests.ask("PUT", f"{self._container}?restype=container")
-        self._demand(answer, (201, 409))
-
-    def put(self, name: str, content: bytes) -> None:
-        kind = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
-        self._demand(self._requests.ask("PUT", f"{self._container}/{name}", content, kind), (201,))
-
-    def get(self, name: str) -> bytes:
-        answer = self._requests.ask("GET", f"{self._container}/{name}")
-        if answer.status == 404:
-            raise Missing(name)
-        self._demand(answer, (200,))
-        return answer.body
-
-    def names(self, prefix: str) -> list[str]:
-        found: list[str] = []
-        marker = ""
-        while True:
-            more = f"&marker={quote(marker, safe='')}" if marker else ""
-            path = f"{self._container}?restype=container&comp=list&prefix={quote(prefix, safe='')}{more}"
-            answer = self._requests.ask("GET", path)
-            self._demand(answer, (200,))
-            listing = ElementTree.fromstring(answer.body.lstrip(b"\xef\xbb\xbf"))
-            found += [name.text or "" for name in listing.iterfind("Blobs/Blob/Name")]
-            marker = listing.findtext("NextMarker") or ""
-            if not marker:
-                return sorted(found)
-
-    def delete(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._demand(self._requests.ask("DELETE", f"{self._container}/{name}"), (202, 404))
-
-    def close(self) -> None:
-        self._requests.close()
-
-    def _demand(self, answer: Answer, wanted: tuple[int, ...]) -> None:
-        if answer.status not in wanted:
-            raise self._requests.unexpected(answer, f"a request for the container {self._container}")
 
 
 def tables_of(requests: Requests) -> list[str]:
@@ -307,7 +266,7 @@ def tables_of(requests: Requests) -> list[str]:
     after = ""
     while True:
         wanted = quote(f"TableName ge '{_PREFIX}' and TableName lt '{_PREFIX}~'", safe="")
-        answer = requests.ask("GET", f"Tables?$filter={wanted}{after}", b"", _ACCEPT)
+        answer = requests.ask("GET", f"Tables?$filter={wanted}{after}", b"", ACCEPT)
         if answer.status != 200:
             raise requests.unexpected(answer, "a list of the tables")
         found += [row["TableName"] for row in msgspec.json.decode(answer.body)["value"]]
@@ -315,92 +274,6 @@ def tables_of(requests: Requests) -> list[str]:
         if not following:
             return [name for name in found if name.startswith(_PREFIX)]
         after = f"&NextTableName={quote(following, safe='')}"
-
-
-# ---------------------------------------------------------------------------------------------------- rows
-
-
-def _entity(requests: Requests, table: str, partition: str, row: str) -> tuple[dict[str, Any], Answer]:
-    answer = requests.ask("GET", _key(table, partition, row), b"", _ACCEPT)
-    if answer.status == 404:
-        raise Missing
-    if answer.status != 200:
-        raise requests.unexpected(answer, f"a look at the table {table}")
-    return msgspec.json.decode(answer.body), answer
-
-
-def _key(table: str, partition: str, row: str) -> str:
-    return f"{table}(PartitionKey='{partition}',RowKey='{row}')"
-
-
-def _int(name: str, value: int) -> dict[str, Any]:
-    return {name: str(value), f"{name}@odata.type": "Edm.Int64"}
-
-
-def _binary(name: str, value: bytes) -> dict[str, Any]:
-    return {name: base64.b64encode(value).decode(), f"{name}@odata.type": "Edm.Binary"}
-
-
-def _rows(at: int, record: bytes) -> Iterator[dict[str, Any]]:
-    """The rows of a record. The first one has their number."""
-    starts = range(0, max(1, len(record)), _ROW)
-    for no, start in enumerate(starts):
-        row: dict[str, Any] = {"PartitionKey": "log", "RowKey": f"{at:016x}.{no:02d}"}
-        if no == 0:
-            row["rows"] = len(starts)
-        for piece in range(_PIECES):
-            begin = start + piece * _PIECE
-            content = record[begin : min(begin + _PIECE, start + _ROW)]
-            if content or piece == 0:
-                row.update(_binary(f"d{piece}", content))
-        yield row
-
-
-def _records(at: int, rows: list[dict[str, Any]]) -> list[Record]:
-    """The whole records of a page from a position on, up to the first gap."""
-    found: list[Record] = []
-    no = 0
-    while no < len(rows) and rows[no]["RowKey"] == f"{at:016x}.00" and no + rows[no]["rows"] <= len(rows):
-        own = rows[no : no + rows[no]["rows"]]
-        content = b"".join(
-            base64.b64decode(row[f"d{piece}"])
-            for row in own
-            for piece in range(_PIECES)
-            if f"d{piece}" in row
-        )
-        written = datetime.fromisoformat(own[0]["Timestamp"]).timestamp()
-        found.append(Record(content, round(written * 1e6)))
-        at, no = at + 1, no + len(own)
-    return found
-
-
-# ----------------------------------------------------------------------------------------------- batches
-
-
-def _multipart(endpoint: str, operations: list[Any]) -> bytes:
-    parts = [b"--batch_0\r\nContent-Type: multipart/mixed; boundary=changeset_0\r\n\r\n"]
-    for verb, path, headers, row in operations:
-        sent = {**_WRITES, **headers} if row is not None else {**_ACCEPT, **headers}
-        lines = "".join(f"{key}: {value}\r\n" for key, value in sent.items())
-        parts.append(
-            "--changeset_0\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
-            f"{verb} {endpoint}/{path} HTTP/1.1\r\n{lines}\r\n".encode()
-        )
-        parts.append(b"" if row is None else _json(row))
-        parts.append(b"\r\n")
-    parts.append(b"--changeset_0--\r\n--batch_0--\r\n")
-    return b"".join(parts)
-
-
-def _inner(answer: Answer) -> int:
-    """The worst status of the operations in a transaction, or that of the whole request."""
-    found = [int(status) for status in _STATUS.findall(answer.body)] if answer.status == 202 else []
-    return max(found, default=answer.status)
-
-
-def _reason(answer: Answer) -> str:
-    code = re.search(rb'"code":\s*"(\w+)', answer.body)
-    return code[1].decode() if code else said(answer)
 
 
 __all__ = ["AzureAbout", "AzureService", "table_name", "tables_of"]
