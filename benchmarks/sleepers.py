@@ -28,6 +28,7 @@ from benchmarks.process import MeasuredProcess
 from benchmarks.report import table
 from benchmarks.stored import AT_ONCE, HUB, asked, copies, question_table
 from benchmarks.workloads import Row, Sizes
+from perdure.model.instances import PARTITIONS
 from perdure.model.records import StoredInstance
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.binary import number, numbers
@@ -127,7 +128,7 @@ def _looks(url: str) -> Row:
     """The plans of what a worker asks again and again: milliseconds and pages, and the indexes they go through."""
     found: Row = {}
     now = number(time.time_ns() // 1_000)
-    values = [numbers(range(32)), now, number(2_000)]
+    values = [numbers(range(PARTITIONS)), now, number(2_000)]
     with open_session(address_of(url), ENGINE) as connection:
         [(hub_no,)] = connection.execute("select hub_no from perdure.hubs").fetchall()
         for name, count in LOOKS.items():

@@ -17,6 +17,7 @@ import httpx2
 import psycopg
 import pytest
 
+from perdure.model.instances import PARTITIONS
 from tests.cli.test_run import kill_with_its_children
 from tests.hosted.programs import APPS, COMPLETED
 from tests.hosted.test_surviving import (
@@ -155,7 +156,7 @@ def until_shared_out(url: str, workers: int) -> None:
             owned = looking.execute(
                 "select count(*) from perdure.partitions where incarnation is not null group by incarnation"
             ).fetchall()
-            if len(owned) == workers and sum(count for (count,) in owned) == 32:
+            if len(owned) == workers and sum(count for (count,) in owned) == PARTITIONS:
                 return
             time.sleep(0.05)
     raise AssertionError(owned)

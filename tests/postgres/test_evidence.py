@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import perdure as df
+from perdure.model.instances import PARTITIONS
 from tests.postgres.evidence import SETTINGS, Evidence, Life, Stale
 from tests.postgres.servers import NEWEST, Server
 
@@ -134,7 +135,7 @@ def test_an_outage_lasts_until_a_living_worker_owns_everything(
     dead, living = Life("w1001", died - 60, died), Life("w1002", died - 60)
     _give(second, 1_002)
     (outage,) = evidence.outages([dead, living])
-    assert (outage.worker, outage.what, outage.partitions) == ("w1001", "killed", 32)
+    assert (outage.worker, outage.what, outage.partitions) == ("w1001", "killed", PARTITIONS)
     assert 0 < outage.seconds < 60
     never, _ = evidence.outages([dead, Life("w1002", died - 60, died - 1)])
     assert never.seconds == float("inf"), "its new owner was dead before"

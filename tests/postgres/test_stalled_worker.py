@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 import perdure as df
+from perdure.model.instances import PARTITIONS
 
 ROOT = Path(__file__).parents[2]
 LEASE = 1.0
@@ -74,17 +75,19 @@ async def test_without_a_supervisor_it_loses_its_partitions_safely(newest_url: s
     held = begin(newest_url, environment)
     try:
         async with app.running(store=newest_url, lease=LEASE, accept_only=True, worker_name="door") as door:
-            await until(lambda: owners(newest_url).get("held") == 32)
+            await until(lambda: owners(newest_url).get("held") == PARTITIONS)
             await door.start_new(holding, "one")
             await until(mark.exists)
             held_since = time.monotonic()
             async with app.running(store=newest_url, lease=LEASE, worker_name="free") as free:
-                await until(lambda: owners(newest_url) == {"free": 32})
+                await until(lambda: owners(newest_url) == {"free": PARTITIONS})
                 took_over = time.monotonic() - held_since
                 status = await free.wait_for_completion("one", 60)
                 assert status.output == "free"
                 assert took_over < HELD_FOR
-                await until(lambda: owners(newest_url) == {"free": 16, "held": 16})  # it is back, as another
+                await until(
+                    lambda: owners(newest_url) == {"free": PARTITIONS // 2, "held": PARTITIONS // 2}
+                )  # it is back, as another
             history = (await door.get_status("one", show_history=True)).history or []  # type: ignore[union-attr]
             assert [event["type"] for event in history].count("TaskCompleted") == 1
     finally:

@@ -18,6 +18,7 @@ import httpx2
 import psutil
 import pytest
 
+from perdure.model.instances import PARTITIONS
 from perdure.server.lease_keeper import is_at_work
 from tests.postgres.fixtures import Servers
 from tests.postgres.servers import NEWEST, free_port
@@ -118,7 +119,7 @@ class Running:
 
     def shared_out(self, count: int = 2) -> bool:
         living = [one for one in self.workers().values() if one["state"] == "living"]
-        return len(living) == count and all(one["partitions"] == 32 // count for one in living)
+        return len(living) == count and all(one["partitions"] == PARTITIONS // count for one in living)
 
     def start(self, kind: str, instance_id: str, body: object) -> httpx2.Response:
         return httpx2.post(
@@ -249,7 +250,7 @@ def test_one_that_is_held_up_keeps_its_share_and_one_that_is_stopped_does_not(
         name, pid = next(iter(one.serving().items()))
         os.kill(pid, signal.SIGSTOP)
         one.until(lambda: before[name] not in [w["incarnation"] for w in one.workers().values()], 20)
-        one.until(lambda: [w["partitions"] for w in one.workers().values()] == [32], 20)
+        one.until(lambda: [w["partitions"] for w in one.workers().values()] == [PARTITIONS], 20)
         os.kill(pid, signal.SIGCONT)
         one.until(one.shared_out, 30)
         assert set(one.workers()) == set(before)

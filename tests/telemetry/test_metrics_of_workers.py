@@ -3,6 +3,7 @@
 import asyncio
 
 import perdure as df
+from perdure.model.instances import PARTITIONS
 from perdure.telemetry.metrics import metrics_of
 from tests.cluster.shop import Shop, Worker, shop
 
@@ -75,7 +76,7 @@ async def test_a_takeover_is_counted_and_so_is_the_replay_that_it_causes():
         await opened.until(lambda: second.client.gateway.store.get(instance) is not None)
         first.kill()
         opened.clock.forward(120)
-        await opened.until(lambda: second.owned == 32)
+        await opened.until(lambda: second.owned == PARTITIONS)
         assert read(second, "perdure.worker.takeovers") == {(): 1}
 
         await second.client.raise_event(instance, "Go", "now")

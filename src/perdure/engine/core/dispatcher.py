@@ -171,6 +171,11 @@ class Dispatcher(WorkerState):
         if instance is not None and instance.feeds >= self.limits.feeds:
             self._line_up(batch, envelope)
             return None
+        if instance is not None and instance.tasks is None and _is_persons_event(envelope):
+            if not instance.is_new:
+                batch.aside[instance_id] = [envelope]
+                return instance_id
+            instance.tasks = {}  # none of its waits has a row yet
         if self.quarantine and instance_id in self.quarantine and not batch.is_elsewhere(instance_id):
             batch.quarantined.add(instance_id)
             if instance is not None:
@@ -248,6 +253,8 @@ class Dispatcher(WorkerState):
                 self.cache.keep(instance)
                 if batch.is_elsewhere(instance.instance_id):
                     batch.borrowed.add(instance.instance_id)
+            elif tasks and stored.row.instance_no in tasks and warm[stored.row.instance_id].tasks is None:
+                warm[stored.row.instance_id].tasks = task_rows.read(tasks[stored.row.instance_no])
         for instance_id in cold:
             if instance_id not in warm:
                 batch.absent.add(instance_id)
@@ -380,10 +387,12 @@ def _is_repeat(batch: OpenBatch, operation_id: str, envelope: Envelope) -> bool:
 
 def _is_about_tasks(envelope: Envelope) -> bool:
     """Whether the message needs the rows of people's tasks: a verb, or a person's answer that is not accepted yet."""
+    return isinstance(envelope.message, MoveTask | CompleteTask) or _is_persons_event(envelope)
+
+
+def _is_persons_event(envelope: Envelope) -> bool:
     message = envelope.message
-    if isinstance(message, MoveTask | CompleteTask):
-        return True
-    return isinstance(message, RaiseEvent) and bool(message.decided_by) and envelope.reply is not None
+    return type(message) is RaiseEvent and bool(message.decided_by) and envelope.reply is not None
 
 
 def _is_fresh(message: Message) -> bool:
