@@ -48,8 +48,11 @@ class Bank(Protocol):
 
 
 class Post(Protocol):
-    async def send(self, letter: Letter, to: Claimant) -> None:
-        """Deliver a letter, once for its key. Raises Undeliverable if it never can."""
+    async def send(self, letter: Letter, to: Claimant, decide: str = "") -> None:
+        """Deliver a letter, once for its key. Raises Undeliverable if it never can.
+
+        `decide` is a colleague's own link to a task.
+        """
 
     async def close(self) -> None: ...
 

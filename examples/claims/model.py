@@ -250,14 +250,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Letter:
-    """A message to a claimant, or to a role of the insurer. The post delivers each key once."""
+    """A message to a claimant, or to a colleague at the insurer. The post delivers each key once."""
 
     claim_id: str
     key: str
     subject: str
     text: str
     person: str = ""
-    role: str = ""
+    colleague: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import perdure as df
 from examples.claims.connections import Office
 from examples.claims.model import BankAnswer, Letter, Payment, PaymentOrder, Remedy, Settlement
 from examples.claims.retries import AT_THE_BANK, FOR_A_DAY, UNTIL_DONE
-from examples.claims.telling import STAFF, TOLD, tell
+from examples.claims.staff import ROLES
+from examples.claims.telling import TOLD, tell
 
 functions = df.Blueprint()
 
@@ -97,7 +98,7 @@ async def _remedied(context: df.OrchestrationContext, order: PaymentOrder, probl
         Remedy,
         title=f"${order.amount:,} for {order.claim_id} did not reach the customer",
         facts={"claim": order.claim_id, "amount": f"${order.amount:,}", "why": problem},
-        roles=STAFF,
+        roles=ROLES,
     )
     account = context.wait_for_external_event("NewAccount")
     if await context.task_any(task, account) is task:

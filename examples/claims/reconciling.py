@@ -6,7 +6,7 @@ import perdure as df
 from examples.claims.connections import Office
 from examples.claims.model import Difference, Handled
 from examples.claims.retries import UNTIL_DONE
-from examples.claims.telling import STAFF
+from examples.claims.staff import ROLES
 
 functions = df.Blueprint()
 
@@ -36,7 +36,7 @@ async def clear_up(context: df.OrchestrationContext, difference: Difference) -> 
             "in our ledger": f"${difference.ours:,}",
             "at the bank": f"${difference.theirs:,}",
         },
-        roles=STAFF,
+        roles=ROLES,
     )
     return cleared.how
 

@@ -67,8 +67,9 @@ class PostService:
         self._http = _client(url)
         self._links = links
 
-    async def send(self, letter: Letter, to: Claimant) -> None:
-        answer = await self._http.post("/messages", json=self._message(letter, to))
+    async def send(self, letter: Letter, to: Claimant, decide: str = "") -> None:
+        message = self._internal(letter, decide) if letter.colleague else self._message(letter, to)
+        answer = await self._http.post("/messages", json=message)
         if answer.status_code == REFUSED:
             raise Undeliverable(_document(answer)["refusal"])
         answer.raise_for_status()
@@ -88,12 +89,23 @@ class PostService:
             "text": letter.text,
             "links": [],
         }
-        if letter.role:
-            return message | {"to": f"{letter.role}s", "address": f"{letter.role}s@insurer.example"}
         if link := self._links.url_of(letter.claim_id):
             about = f"shows {letter.claim_id}, nothing else"
             message["links"] = [{"label": "Your claim", "url": link, "about": about}]
         return message
+
+    def _internal(self, letter: Letter, decide: str) -> dict[str, Any]:
+        about = f"decides this task once, as {letter.colleague}"
+        return {
+            "key": letter.key,
+            "kind": "mail",
+            "to": letter.colleague,
+            "address": letter.colleague,
+            "claim_id": letter.claim_id,
+            "subject": letter.subject,
+            "text": letter.text,
+            "links": [{"label": "Decide", "url": decide, "about": about}] if decide else [],
+        }
 
 
 class PhotoService:

@@ -50,20 +50,30 @@ async def review(context: df.OrchestrationContext, case: Case) -> Decision:
 def _put_to_people(
     context: df.OrchestrationContext, case: Case, left: timedelta, eyes: int, hint: str
 ) -> df.HumanTask[list[Ruling] | Ruling]:
+    """Open the task, and send those whose turn it is a mail."""
+    title = (
+        f"Pay ${case.opinion.cover.payable:,} for {case.claim.kind.lower()}, {case.claim.severity.lower()}?"
+    )
+    roles = ("adjuster",) if left else ("supervisor",)
     within = case.claim.decide_within
     spent = within - left
-    return context.human_task(
+    task = context.human_task(
         "Decision",
         Ruling,
-        title=f"Pay ${case.opinion.cover.payable:,} for {case.claim.kind.lower()}, {case.claim.severity.lower()}?",
+        title=title,
         facts=facts_of(case, hint),
-        roles=("adjuster",) if left else ("supervisor",),
+        roles=roles,
         remind=[at - spent for at in (within / 3, within * 2 / 3) if left and at > spent],
         escalate={left: "supervisor"} if left else None,
         remind_with=remind,
         decisions=eyes,
         final=_asks_for_more,  # a question to the customer needs no second pair of eyes
     )
+    new = df.Reminder(
+        instance_id=context.instance_id, event="Decision", kind="remind", number=0, title=title, roles=roles
+    )
+    context.call_activity(remind, new)  # the review does not wait for the post
+    return task
 
 
 def _asks_for_more(ruling: Ruling) -> bool:

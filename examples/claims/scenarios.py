@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import perdure as df
 from examples.claims.model import Claim, Documents, Handled, Outcome, Ruling, Vehicle, Verdict
 from examples.claims.people import Claimant
+from examples.claims.staff import ADA, BEN, SAM
 
 Looks = Literal["clean", "old", "seen", "whole"]
 """What a photo shows: the damage; the damage, taken too early; the photo of another claim; a car without damage."""
@@ -19,9 +20,6 @@ Looks = Literal["clean", "old", "seen", "whole"]
 Fault = Literal["bank away"]
 TODAY = date(2026, 11, 26)
 
-ADA = df.Person("ada@insurer.example", ("adjuster",))
-BEN = df.Person("ben@insurer.example", ("adjuster",))
-SAM = df.Person("sam@insurer.example", ("supervisor",))
 CLAIMANT = Claimant(
     "Robin Doe", "robin@example.org", "+1 555 0100", "DE00 4417", "The car behind me braked too late."
 )

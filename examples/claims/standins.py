@@ -80,20 +80,20 @@ class Outbox:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users of this machine cannot read it
 
-    async def send(self, letter: Letter, to: Claimant) -> None:
+    async def send(self, letter: Letter, to: Claimant, decide: str = "") -> None:
         if NOWHERE in to.mail:
             raise Undeliverable("there is no such mailbox")
-        await asyncio.to_thread(self._write, letter.role or "customer", letter)
+        await asyncio.to_thread(self._write, letter, decide)
 
     async def close(self) -> None:
         pass
 
-    def _write(self, addressee: str, letter: Letter) -> None:
-        place = self._folder / addressee / f"{letter.key.replace('/', '-')}.txt"
+    def _write(self, letter: Letter, decide: str) -> None:
+        place = self._folder / (letter.colleague or "customer") / f"{letter.key.replace('/', '-')}.txt"
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}.draft")
         with draft.open("w", encoding="utf-8") as file:
-            file.write(f"{letter.subject}\n\n{letter.text}\n")
+            file.write("\n".join((letter.subject, "", letter.text, *filter(None, (decide,)), "")))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(place)  # when the method returns, the message is complete and durable

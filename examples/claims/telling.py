@@ -1,14 +1,20 @@
 """Messages to claimants and staff. One that cannot be delivered becomes a task for a person."""
 
 import perdure as df
+from examples.claims import staff
 from examples.claims.connections import Office
 from examples.claims.model import Handled, Letter
+from examples.claims.people import UNKNOWN
 from examples.claims.retries import FOR_A_DAY, IN_TIME
 
 functions = df.Blueprint()
 
 TOLD = {"Told": Handled}
-STAFF = ("adjuster", "supervisor")
+NEW = "It is for you to decide."
+NEWS = {
+    "remind": "It still waits for you.",
+    "escalate": "It was not decided in time, and is yours now.",
+}
 
 
 async def tell(context: df.OrchestrationContext, letter: Letter) -> None:
@@ -21,7 +27,7 @@ async def tell(context: df.OrchestrationContext, letter: Letter) -> None:
             Handled,
             title=f"The post cannot reach the customer of {letter.claim_id}: tell them by phone or by letter",
             facts={"subject": letter.subject, "text": letter.text, "why": failed.failure.message},
-            roles=STAFF,
+            roles=staff.ROLES,
         )
 
 
@@ -31,12 +37,27 @@ async def send(letter: Letter, office: Office) -> None:
 
 
 @functions.activity(retry=IN_TIME)
-async def remind(reminder: df.Reminder, office: Office) -> None:
-    """Tell the people whose turn it is that a task waits, or that it has come to them."""
-    what = "waits for you" if reminder.kind == "remind" else "was not decided in time, and is yours now"
-    for role in reminder.roles:
-        key = f"{reminder.instance_id}-{reminder.kind}-{reminder.number}-{role}"
-        await office.post.send(
-            Letter(reminder.instance_id, key, reminder.title, f"{reminder.title} It {what}.", role=role),
-            office.people.find(""),
+async def remind(
+    reminder: df.Reminder, office: Office, client: df.Client, context: df.ActivityContext
+) -> None:
+    """Send each person whose turn it is a mail with a link of their own to the task."""
+    for person in staff.in_roles(reminder.roles):
+        letter = Letter(
+            reminder.instance_id,
+            f"{context.idempotency_key}-{person.name}",
+            reminder.title,
+            f"{reminder.title} {NEWS[reminder.kind] if reminder.number else NEW}",
+            colleague=person.name,
         )
+        await office.post.send(letter, UNKNOWN, await link_for(client, reminder, person))
+
+
+async def link_for(client: df.Client, reminder: df.Reminder, person: df.Person) -> str:
+    """A link that shows the task and decides it once in the person's name; "" if no server could answer it.
+
+    It is made here and not by the orchestrator, so that no history has it.
+    """
+    try:
+        return await client.create_event_link(reminder.instance_id, reminder.event, for_=person)
+    except RuntimeError:
+        return ""

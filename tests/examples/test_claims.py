@@ -16,8 +16,8 @@ from examples.claims.model import Claim, Handled, Outcome, Payment, Remedy, Ruli
 from examples.claims.paying import move_money, reverse
 from examples.claims.process import app, claims_orchestrator
 from examples.claims.reconciling import RECONCILIATION, reconcile_nightly
-from examples.claims.scenarios import ADA, BEN, SAM
 from examples.claims.source import claims_of, made_up, rows_of
+from examples.claims.staff import ADA, BEN, SAM
 from examples.claims.standins import Outbox, PhotoAlbum
 from examples.claims.telling import remind, send
 from perdure.http.host import application
@@ -235,7 +235,11 @@ async def test_a_claim_that_nobody_decides_goes_to_a_supervisor_and_is_never_ref
     await filed(env)
     await env.advance(hours=71, minutes=59)
     assert await task_of(env, "Decision", "adjuster")
-    assert [call.input["kind"] for call in env.calls(remind)] == ["remind", "remind"]
+    assert [(call.input["kind"], call.input["number"]) for call in env.calls(remind)] == [
+        ("remind", 0),  # the task is new
+        ("remind", 1),
+        ("remind", 2),
+    ]
     await env.advance(minutes=1)
     assert await task_of(env, "Decision", "supervisor")
     assert await task_of(env, "Decision", "adjuster") is None

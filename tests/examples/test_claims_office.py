@@ -13,10 +13,10 @@ from examples.claims import connections
 from examples.claims.model import Ruling
 from examples.claims.people import UNKNOWN
 from examples.claims.process import app
-from examples.claims.scenarios import ADA
 from examples.claims.screens.office import office
 from examples.claims.screens.room import Room
 from examples.claims.services.photos.store import PhotoStore
+from examples.claims.staff import ADA, BEN, SAM, SUE
 from perdure.engine.upkeep.verification import verify
 from perdure.http.access.gate import Access
 from perdure.http.api.instance_urls import MANAGEMENT as M
@@ -289,6 +289,53 @@ async def test_no_link_of_a_claimant_can_decide_terminate_or_purge(visitor):
     after = await visitor.env.client.get_status(claim_id)
     assert after.custom_status == before.custom_status and after.runtime_status == "Running"
     await visitor.env.client.complete_task(f"{claim_id}.review:0", ADA, Ruling(verdict="deny", reason="no"))
+
+
+async def test_an_adjusters_own_link_shows_and_decides_one_task_once_and_does_nothing_else(visitor):
+    server = httpx2.ASGITransport(
+        application(visitor.env.client, access=Access(visitor.env.client, admin_key=ADMIN, public_url=SERVER))
+    )
+    claim_id, other = [
+        (await visitor.files([jpeg()], repair="20000", day=day)).headers["location"].split("/")[2]
+        for day in ("1", "2")
+    ]
+    await visitor.env.advance(hours=73)
+    mails = {
+        person.name: [path.read_text() for path in (visitor.home / "outbox" / person.name).iterdir()]
+        for person in (ADA, BEN, SAM, SUE)
+    }
+    assert {name: len(found) for name, found in mails.items()} == {
+        ADA.name: 6,
+        BEN.name: 6,
+        SAM.name: 2,
+        SUE.name: 2,
+    }  # of two claims: when it is new and two reminders; the supervisors' after 72 hours
+    links = {name: [found.split()[-1] for found in one] for name, one in mails.items()}
+    [sams] = [link for link in links[SAM.name] if claim_id in link]
+    [sues] = [link for link in links[SUE.name] if claim_id in link]
+    adas = next(link for link in links[ADA.name] if claim_id in link)
+    answer = {"field.verdict": '"deny"', "field.reason": "The photos show another car."}
+    async with httpx2.AsyncClient(transport=server, base_url=SERVER) as http:
+        page = await http.get(sams)
+        task = await visitor.env.client.get_task(f"{claim_id}.review:0")
+        assert task.title in page.text and SAM.name in page.text and other not in page.text
+        assert (await http.post(adas, data=answer)).status_code == 403  # the adjusters' time is over
+        signature = sams.partition("?")[2]
+        for method, path in (
+            ("POST", sams.replace(claim_id, other).partition("?")[0].removeprefix(SERVER)),
+            ("POST", f"{M}/instances/{claim_id}.review/terminate"),
+            ("DELETE", f"{M}/instances/{claim_id}.review"),
+            ("POST", f"{M}/tasks/{other}.review:0/complete"),
+            ("GET", f"{M}/instances/{claim_id}"),
+        ):
+            refused = await http.request(method, f"{path}?{signature}", data=answer)
+            assert refused.status_code in (401, 403, 404, 429), (method, path, refused.status_code)
+        assert (await http.post(sams, data=answer)).status_code == 200
+        assert {(await http.post(link, data=answer)).status_code for link in (sams, sues)} <= {409, 410}
+    await visitor.env.settled()
+    trail = (await visitor.env.client.get_status(claim_id)).custom_status
+    assert f"denied by {SAM.name}" in [stage["note"] for stage in trail]
+    assert (await visitor.env.client.get_status(f"{other}.review")).runtime_status == "Running"
 
 
 async def test_the_staffs_pages_need_the_key_of_the_staff(visitor):

@@ -17,8 +17,9 @@ from examples.claims.demo.stage import Run, Stage
 from examples.claims.ledger import Ledger
 from examples.claims.model import Claim, Payment, Ruling
 from examples.claims.process import app, claims_orchestrator
-from examples.claims.scenarios import ADA, SCENARIOS, DidNotComeTrue, Scenario
+from examples.claims.scenarios import SCENARIOS, DidNotComeTrue, Scenario
 from examples.claims.source import claims_of, made_up
+from examples.claims.staff import ADA
 from tests.postgres.servers import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -50,7 +50,7 @@ from examples.claims.demo.report import (
 )
 from examples.claims.demo.server import Server, ServerFailed, free_port
 from examples.claims.demo.stage import Run, Stage
-from examples.claims.demo.traffic import FOR_YOU, STAFF, Desk, Staff, file_claims, statuses
+from examples.claims.demo.traffic import FOR_YOU, Desk, Staff, file_claims, statuses
 from examples.claims.demo.world import StageWorld, payments_at
 from examples.claims.model import Claim
 from examples.claims.reconciling import RECONCILIATION
@@ -59,6 +59,7 @@ from examples.claims.screens.office import office
 from examples.claims.screens.room import Addresses, Room
 from examples.claims.services.photos.store import PhotoStore
 from examples.claims.source import claims_of, made_up, rows_of
+from examples.claims.staff import STAFF
 
 DATABASE = "claims-demo.db"
 LATE = slice(10, None, 100)  # the adjusters leave these claims, which are the supervisors' after a second

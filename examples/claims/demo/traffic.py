@@ -18,7 +18,6 @@ import msgspec
 
 import perdure as df
 from examples.claims.model import Claim, Ruling, Verdict
-from examples.claims.scenarios import ADA, BEN, SAM
 
 CUSTOMERS = ADJUSTERS = 16  # concurrent requests of each
 FOR_YOU = 100_000  # the desk leaves claims of this many dollars to the viewer
@@ -68,8 +67,6 @@ async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], Non
     return took
 
 
-SUE = df.Person("sue@insurer.example", ("supervisor",))
-STAFF = (ADA, BEN, SAM, SUE)
 Staff = Mapping[df.Person, df.Client]
 """A client for each person; over HTTP each has a key of their own."""
 
