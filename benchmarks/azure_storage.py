@@ -22,9 +22,10 @@ import perdure as df
 from benchmarks.report import table
 from examples.claims import process
 from examples.claims.demo.report import ENDINGS, standing_of, trail_of
-from examples.claims.demo.traffic import STAFF, Desk
+from examples.claims.demo.traffic import Desk
 from examples.claims.model import Claim
 from examples.claims.source import claims_of, made_up
+from examples.claims.staff import STAFF
 from perdure.model.records import InstanceFilter
 from perdure.store.log.azure import AzureLog, AzureService
 from perdure.store.log.requests import Answer, Requests

@@ -25,10 +25,11 @@ from pathlib import Path
 import perdure as df
 from examples.claims.connections import BANK_BOOK
 from examples.claims.demo.report import ENDINGS, Audit, audit, book_in, standing_of, trail_of
-from examples.claims.demo.traffic import STAFF, Desk, statuses, until_answered
+from examples.claims.demo.traffic import Desk, statuses, until_answered
 from examples.claims.model import Claim
 from examples.claims.process import app, claims_orchestrator
 from examples.claims.source import claims_of, made_up
+from examples.claims.staff import STAFF
 from tests.postgres.servers import NEWEST, VERSIONS, Server
 
 ROOT = Path(__file__).parents[2]
