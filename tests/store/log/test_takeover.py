@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from perdure.errors import FenceLost, StoreError, StoreInUse
-from perdure.store.log.appending import Holder
+from perdure.store.log.holding import Holder
 from perdure.store.log.records import Epoch, content_of
 from tests.store.log.rig import Rig, numbers, start, step
 

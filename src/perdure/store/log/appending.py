@@ -14,8 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import msgspec
-
 from perdure.errors import FenceLost, StoreError
 from perdure.store.log.port import Moved, Trimmed, Unknown
 
@@ -25,25 +23,6 @@ if TYPE_CHECKING:
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 T = TypeVar("T")
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """The engine that holds a hub, in the log's head."""
-
-    run: str  # of one store object
-    worker: str = ""
-    host: str = ""
-    address: str = ""
-    lease: float = 10.0  # seconds
-    replica: str = ""  # its file, and the boot of its machine
-
-
-def holder_of(head: Head) -> Holder | None:
-    """The engine in the head, None if no engine holds the hub, or if one left something unreadable."""
-    try:
-        return msgspec.json.decode(head.holder, type=Holder) if head.holder else None
-    except msgspec.MsgspecError:
-        return None
 
 
 class Patience:
@@ -164,4 +143,4 @@ class Appender:
             self.log.close()
 
 
-__all__ = ["Appender", "Holder", "Patience", "holder_of"]
+__all__ = ["Appender", "Patience"]

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 import msgspec
 
-from perdure.errors import StoreError, StoreInUse
-from perdure.store.log.appending import Appender, Holder, Patience, holder_of
+from perdure.errors import StoreError
+from perdure.store.log.appending import Appender, Patience
 from perdure.store.log.catching_up import CatchUp
 from perdure.store.log.copying import write_copy
+from perdure.store.log.holding import LEASE, Holder, await_end, demand_free
 from perdure.store.log.port import LARGEST, Missing, Moved, Trimmed
 from perdure.store.log.records import Kind, MovedTo, in_blob, packed, packed_batch, record_of
 from perdure.store.log.replica import FILE, Place, Replica, boot_id, prepare_folder
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from perdure.store.port import Walked
     from perdure.store.rekeying import Rekeyed
 
-LEASE: Final = 10.0
-_LOOK_EVERY: Final = 1.0
 _SNAPSHOT_ABOVE: Final = 64 * 1024 * 1024  # bytes of records
 _SNAPSHOT_AFTER: Final = 3_600_000_000  # microseconds, if anything has changed
 
@@ -158,7 +157,10 @@ class LogStore(SqliteStore):
         catching_up.check()
         self._listed = self._shelf.newest()
         while True:
-            self._await_end(head, catching_up)
+            if not self._has_opened:  # at a start, find out whether the holder is alive
+                follow = catching_up.run if self._terms.standby else None
+                head = await_end(head, self._holder, self._appender, follow=follow)
+            demand_free(head, self._holder, self._service.where)
             catching_up.run()
             try:
                 return self._take(replica)
@@ -201,56 +203,6 @@ class LogStore(SqliteStore):
     def _drop_connection(self, why: str) -> None:
         super()._drop_connection(why)
         self._replica = None
-
-    # ------------------------------------------------------------------------------------------ the lease
-
-    def _await_end(self, head: Head, catching_up: CatchUp) -> None:
-        """Return when no engine holds the hub, or none that gives signs of life. Raises StoreInUse.
-
-        At a start, find out whether the holder is alive. A standby waits for its end, and stays up to date.
-        """
-        if not self._is_held(head):
-            return
-        if not self._has_opened:
-            self._tell(head)
-            while self._is_held(head):
-                self._patience.sleep(_LOOK_EVERY)
-                last, head = head, self._appender.head()
-                if self._terms.standby:
-                    catching_up.run()
-                elif head.age < last.age:
-                    break
-        if self._is_held(head):
-            raise self._in_use(head)
-
-    def _is_held(self, head: Head) -> bool:
-        """Whether another engine lives. One whose replica this engine has locked has ended."""
-        holder = holder_of(head)
-        if holder is None or holder.run == self._holder.run or holder.replica == self._holder.replica:
-            return False
-        return head.age < holder.lease
-
-    def _tell(self, head: Head) -> None:
-        holder = holder_of(head)
-        assert holder is not None
-        wait = (
-            "its end" if self._terms.standby else f"a sign of life, at most {holder.lease - head.age:.0f} s"
-        )
-        where = f" at {holder.address}" if holder.address else ""
-        log.warning(
-            "an engine on %s holds %s%s: waiting for %s", holder.host, self._service.where, where, wait
-        )
-
-    def _in_use(self, head: Head) -> StoreInUse:
-        holder = holder_of(head)
-        assert holder is not None
-        where = f" and serves it at {holder.address}" if holder.address else ""
-        return StoreInUse(
-            f"the engine {holder.worker or holder.run[:8]} on {holder.host} holds {self._service.where}{where}. Only "
-            f"one engine can hold a hub in a log: use that one, or stop it. Without a sign of life for "
-            f"{holder.lease:g} seconds another engine may take over",
-            holder.address,
-        )
 
     # ------------------------------------------------------------------------------------------- reading
 
