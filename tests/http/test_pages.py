@@ -352,3 +352,12 @@ def test_a_failure_s_page_tells_the_members_of_a_group_and_what_was_being_handle
     assert '<span class="soft">raised while handling</span> <b>KeyError</b>' in text
     assert "<4711>" in shown["output"]
     assert [member["type"] for member in shown["failure"]["members"]] == ["ValueError", "OSError"]
+
+
+def test_the_page_of_an_instance_can_be_zoomed_ordered_and_unfolded_by_links(http: TestClient) -> None:
+    start(http, "family", "f-1")
+
+    for query in ("from=0&to=0.001&idle=hide", "order=start&idle=show", "group=x&kind=y&skip=5", "from=nan"):
+        answer = http.get(f"/instances/f-1?{query}")
+        assert answer.status_code == 200
+        assert 'id="timeline"' in answer.text

@@ -1,7 +1,6 @@
 """History drawn and told: spans on an axis, lines to read, words for durations."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pytest
 from msgspec import Raw
@@ -10,7 +9,9 @@ from perdure.failure import Failure
 from perdure.http import formatting
 from perdure.http.pages.compact_history import compact_lines
 from perdure.http.pages.history_lines import lines_of
-from perdure.http.pages.timeline import ROWS, Timeline, timeline_of
+from perdure.http.pages.history_views import history_of
+from perdure.http.pages.timeline import ROWS, Group, Timeline, View, timeline_of
+from perdure.http.pages.timeline_links import Links, view_of
 from perdure.model import events as ev
 from perdure.model.events import HistoryEvent
 from perdure.model.waiting import clock
@@ -47,8 +48,8 @@ def test_what_ran_at_the_same_time_overlaps() -> None:
     fraud, damage = (found.bars(row)[0] for row in found.rows)
     assert (fraud.x, fraud.width) == (0.0, 50.0)
     assert (damage.x, damage.width) == (0.0, 100.0)
-    assert not found.axis.cuts
-    assert found.axis.ticks()[2] == (50.0, 4 * SECOND)
+    assert not found.hides_idle
+    assert found.ticks() == [(25.0 * n, 2 * n * SECOND) for n in range(5)]
 
 
 def test_attempts_share_a_row_with_the_pauses_between_them() -> None:
@@ -144,77 +145,175 @@ def test_days_of_waiting_do_not_hide_milliseconds_of_work() -> None:
     )
 
     quick, decision, late = (found.bars(row)[0] for row in found.rows)
-    assert [cut.lasted for cut in found.axis.cuts] == [2 * DAY - 20_000]
+    assert found.hides_idle
+    assert [piece.end - piece.start for piece in found.axis.cuts] == [2 * DAY - 20_000]
+    assert quick.width / late.width == pytest.approx(20 / 30, abs=0.01)
     assert quick.width > 5
     assert late.width > 5
     assert quick.x + quick.width == pytest.approx(decision.x, abs=0.01)
     assert decision.x + decision.width == pytest.approx(late.x, abs=0.01)
     assert late.x + late.width == pytest.approx(100, abs=0.01)
-    assert late.width / quick.width == pytest.approx(1.5, abs=0.01)  # one scale, apart from the cut
 
 
-def fan_out(*states: str) -> History:
-    """Calls of one activity, each a millisecond longer than the one before."""
-    made: History = [(0, ev.TaskScheduled(id=n, name="step")) for n in range(len(states))]
-    for n, state in enumerate(states):
-        if state == "done":
-            made.append(((n + 1) * 1_000, ev.TaskCompleted(task_id=n)))
-        elif state == "failed":
-            made.append(((n + 1) * 1_000, ev.TaskFailed(task_id=n, failure=Failure("ValueError", f"no {n}"))))
-    return [STARTED, *made]
+HOURS_OF_WAITING: History = [
+    STARTED,
+    (0, ev.TaskScheduled(id=0, name="quick")),
+    (SECOND, ev.TaskCompleted(task_id=0)),
+    (SECOND, ev.EventAwaited(id=1, name="decision")),
+    (3_600 * SECOND, ev.EventRaised(name="decision")),
+    (3_600 * SECOND, ev.ExecutionCompleted()),
+]
 
 
-def test_many_calls_of_one_name_are_one_line_and_what_went_wrong_follows_it() -> None:
-    found = drawn(fan_out(*["done"] * 1_997, "failed", "done", "open"), now=10 * SECOND)
+def test_real_time_is_shown_when_asked_for() -> None:
+    found = timeline_of(HOURS_OF_WAITING, 0, View(idle="show"))
 
-    line, *members = found.rows
-    assert line.tally is not None
-    assert (line.label, line.state, line.tally.total) == ("step", "open", 2_000)
-    assert line.tally.states == {"done": 1_998, "failed": 1, "open": 1}
-    assert (line.tally.quantile(0.5), line.tally.quantile(0.95)) == (1.0, 1.899)
-    assert [(row.state, row.is_member) for row in members] == [("open", True), ("failed", True)]
-    assert members[1].spans[-1].note == "ValueError: no 1997"
+    assert found is not None and found.can_hide and not found.hides_idle
+    assert [at // SECOND for _, at in found.ticks()] == [0, 600, 1_200, 1_800, 2_400, 3_000, 3_600]
+    assert [round(x, 1) for x, _ in found.ticks()] == [0, 16.7, 33.3, 50, 66.7, 83.3, 100]
 
 
-def test_the_rows_of_one_name_begin_with_those_that_are_open_or_failed() -> None:
-    found = timeline_of(fan_out("done", "failed", *["done"] * 8, "open"), 10 * SECOND, only="step")
-    assert found is not None
-    assert [row.state for row in found.rows] == ["open", "failed", *["done"] * 9]
-    assert timeline_of(fan_out("done"), 10 * SECOND, only="another") is None
+def test_a_part_of_the_axis_can_be_chosen() -> None:
+    found = timeline_of(HOURS_OF_WAITING, 0, View(idle="show", since=600, until=1_200))
+
+    assert found is not None and found.is_part
+    quick, decision = found.rows
+    assert (found.elsewhere(quick), found.bars(quick)) == ("before", [])
+    assert [(bar.x, bar.width) for bar in found.bars(decision)] == [(0.0, 100.0)]
+    assert found.ticks()[0] == (0.0, 600 * SECOND)
 
 
-def test_a_few_calls_of_one_name_are_rows_of_their_own() -> None:
-    assert [row.tally for row in drawn(fan_out("done", "open", "done"), now=SECOND).rows] == [None] * 3
-
-
-def test_a_stretch_in_which_an_activity_runs_is_never_cut_out() -> None:
-    history: History = [
-        STARTED,
-        (0, ev.TaskScheduled(id=0, name="quick")),
-        (20_000, ev.TaskCompleted(task_id=0)),
-        (20_000, ev.TaskScheduled(id=1, name="long")),
-        (2 * DAY, ev.TaskCompleted(task_id=1)),
-        (2 * DAY, ev.ExecutionCompleted()),
-    ]
-    assert not drawn(history).axis.cuts
-
-
-def test_ticks_are_round_distances_from_the_start_and_never_too_close() -> None:
+def test_long_work_is_not_idle_time() -> None:
     found = drawn(
         [
             STARTED,
-            (0, ev.TaskScheduled(id=0, name="a")),
-            (7_300_000, ev.TaskCompleted(task_id=0)),
-            (7_300_000, ev.TimerCreated(id=1, fire_at=DAY)),
-            (DAY, ev.TimerFired(timer_id=1)),
-            (DAY, ev.TaskScheduled(id=2, name="b")),
-            (DAY + 3 * SECOND, ev.TaskCompleted(task_id=2)),
-            (DAY + 3 * SECOND, ev.ExecutionCompleted()),
-        ]
+            (0, ev.TaskScheduled(id=0, name="long")),
+            (DAY, ev.TaskCompleted(task_id=0)),
+            (DAY, ev.TaskScheduled(id=1, name="quick")),
+            (DAY + SECOND, ev.TaskCompleted(task_id=1)),
+        ],
+        now=DAY + SECOND,
     )
-    ticks = found.axis.ticks()
-    assert [at for _, at in ticks] == [0, 5 * SECOND, DAY]
-    assert all(b - a >= 16 for (a, _), (b, _) in pairwise(ticks))
+
+    assert (found.can_hide, found.hides_idle) == (False, False)
+
+
+@pytest.mark.parametrize("part", [(5e9, 0), (1e9, 1e9), (0, 1e-9), (3_600, 3_601), (0.000001, 0.000002)])
+def test_a_part_that_is_not_there_breaks_nothing(part: tuple[float, float]) -> None:
+    for idle in ("", "hide", "show"):
+        found = timeline_of(HOURS_OF_WAITING, 0, View(idle=idle, since=part[0], until=part[1]))
+
+        assert found is not None
+        places = [x for x, _ in found.ticks()] + [bar.x for row in found.rows for bar in found.bars(row)]
+        assert all(0 <= x <= 100 for x in places)
+        assert all(0 <= since < until for _, _, since, until in found.axis.parts)
+
+
+def fan_out(count: int) -> History:
+    """`count` calls of one step in turn: number 7 fails, the last is open, the others take their number in ms."""
+    history: History = [STARTED]
+    at = 0
+    for n in range(count):
+        history.append((at, ev.TaskScheduled(id=n, name="step")))
+        at += n * 1_000
+        if n == 6:
+            history.append((at, ev.TaskFailed(task_id=n, failure=Failure("ValueError", "no JPEG"))))
+        elif n < count - 1:
+            history.append((at, ev.TaskCompleted(task_id=n)))
+    return history
+
+
+def test_equal_names_are_one_line_with_the_bad_ones_first() -> None:
+    history = [*fan_out(2_000), (0, ev.TaskScheduled(id=5_000, name="other"))]
+    at = max(at for at, _ in history)
+    found = drawn([*history, (at, ev.TaskCompleted(task_id=5_000))], now=at + SECOND)
+
+    group, other = found.lines
+    assert isinstance(group, Group) and other.label == "other"
+    assert group.counts == {"done": 1_998, "failed": 1, "open": 1}
+    assert [(row.place, row.state) for row in group.chosen] == [(7, "failed"), (2_000, "open")]
+    assert group.chosen[0].spans[0].note == "ValueError: no JPEG"
+    assert (group.percentile(50), group.percentile(95)) == (0.999, 1.899)
+    assert any(block.has_failed for block in found.density(group))
+
+
+def test_two_of_a_name_stay_two_lines() -> None:
+    found = drawn(fan_out(2), now=SECOND)
+
+    assert [line.label for line in found.lines] == ["step", "step"]
+
+
+def test_a_chosen_group_shows_its_rows_slowest_first_page_by_page() -> None:
+    view = View(group="step", kind="activity", sort="slowest", skip=ROWS)
+    found = timeline_of([*fan_out(501), (126 * SECOND, ev.TaskCompleted(task_id=500))], 126 * SECOND, view)
+
+    assert found is not None
+    (group,) = found.lines
+    assert isinstance(group, Group) and group.is_chosen
+    lengths = [row.lasted(found.end) for row in group.chosen]
+    assert len(lengths) == ROWS and lengths == sorted(lengths, reverse=True)
+
+
+def test_failed_and_open_lines_come_first_or_all_by_start() -> None:
+    history: History = [
+        STARTED,
+        (0, ev.TaskScheduled(id=0, name="fine")),
+        (1, ev.TaskCompleted(task_id=0)),
+        (1, ev.TaskScheduled(id=1, name="open")),
+        (1, ev.TaskScheduled(id=2, name="bad")),
+        (2, ev.TaskFailed(task_id=2, failure=Failure("ValueError", ""))),
+    ]
+
+    bad_first, by_start = (timeline_of(history, 9, View(order=order)) for order in ("bad", "start"))
+    assert bad_first is not None and by_start is not None
+    assert [line.label for line in bad_first.lines] == ["bad", "open", "fine"]
+    assert [line.label for line in by_start.lines] == ["fine", "open", "bad"]
+
+
+def test_the_time_of_the_next_attempt_is_known() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.TaskScheduled(id=0, name="pay")),
+            (SECOND, ev.TaskFailed(task_id=0, failure=Failure("ConnectionError", "away"))),
+            (SECOND, ev.TimerCreated(id=1, fire_at=7 * SECOND, purpose="retry", of=0)),
+        ],
+        now=2 * SECOND,
+    )
+
+    (pay,) = found.rows
+    assert pay.again_at == 7 * SECOND
+    assert [(span.state, span.note) for span in pay.tries] == [("failed", "ConnectionError: away")]
+
+
+def test_a_full_history_is_shown_in_parts() -> None:
+    history: History = [*fan_out(20), (DAY, ev.ExecutionCompleted())]
+
+    full = history_of(history, {"history": "full", "before": "30"}, "/instances/a")
+    assert [line.number for line in full.lines] == list(range(30))
+    assert (full.is_full, full.earlier) == (True, "")
+    assert full.later == "/instances/a?history=full&before=530#history"
+    assert history_of(history, {}, "/instances/a").total == len(history)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"from": "nan", "to": "inf"},
+        {"from": "-1", "skip": "-1"},
+        {"from": "1e400", "skip": "9" * 30},
+        {"idle": "x", "order": "y", "sort": "z", "skip": "٣"},
+    ],
+)
+def test_an_address_that_makes_no_sense_is_the_plain_page(query: dict[str, str]) -> None:
+    assert view_of(query) == View()
+
+
+def test_links_keep_what_is_chosen() -> None:
+    links = Links("/instances/a", View(idle="show", order="start", group="a&b", kind="activity"))
+
+    assert links.to(order="bad") == "/instances/a?idle=show&group=a%26b&kind=activity#timeline"
+    assert Links("/instances/a", View()).whole() == "/instances/a#timeline"
 
 
 def test_a_great_fan_out_is_drawn_in_part() -> None:
@@ -222,7 +321,7 @@ def test_a_great_fan_out_is_drawn_in_part() -> None:
 
     found = drawn([STARTED, *calls], now=SECOND)
 
-    assert (len(found.rows), found.left_out) == (ROWS, 1_000 - ROWS)
+    assert (len(found.lines), found.left_out) == (ROWS, 1_000 - ROWS)
 
 
 def test_nothing_that_takes_time_is_nothing_to_draw() -> None:
@@ -347,6 +446,17 @@ def test_long_values_are_cut_and_said_to_be() -> None:
     assert shown.left_out == 50_002 - formatting.SHOWN
 
 
+def at_once(*states: str) -> History:
+    """Calls of one activity, each a millisecond longer than the one before."""
+    made: History = [(0, ev.TaskScheduled(id=n, name="step")) for n in range(len(states))]
+    for n, state in enumerate(states):
+        if state == "done":
+            made.append(((n + 1) * 1_000, ev.TaskCompleted(task_id=n)))
+        elif state == "failed":
+            made.append(((n + 1) * 1_000, ev.TaskFailed(task_id=n, failure=Failure("ValueError", f"no {n}"))))
+    return [STARTED, *made]
+
+
 def test_history_in_short_has_a_line_for_a_call_with_its_end() -> None:
     history: History = [
         STARTED,
@@ -374,7 +484,7 @@ def test_history_in_short_has_a_line_for_a_call_with_its_end() -> None:
 
 
 def test_history_in_short_has_one_line_for_many_calls_of_one_name() -> None:
-    lines = compact_lines(fan_out(*["done"] * 300, "failed", *["done"] * 700))
+    lines = compact_lines(at_once(*["done"] * 300, "failed", *["done"] * 700))
     assert [(line.about, line.state, line.count) for line in lines[1:]] == [
         ("step", "done", 300),
         ("step: ValueError: no 300", "failed", 1),

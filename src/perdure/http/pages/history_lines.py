@@ -49,20 +49,31 @@ class HistoryLine:
     body: Any = None
 
 
-def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[HistoryLine]:
-    """One line for each event. An event that completes another shows the name of that one."""
+def lines_of(
+    history: Iterable[tuple[int, HistoryEvent]], since: int = 0, until: int | None = None
+) -> list[HistoryLine]:
+    """One line for each event from number `since` to `until`. One that completes another shows its name."""
     names: dict[int, str] = {}
     lines: list[HistoryLine] = []
     for number, (at, event) in enumerate(history):
+        if until is not None and number >= until:
+            break
         if isinstance(event, (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EventAwaited)):
             names[event.id] = event.name
         elif isinstance(event, ev.EntityCalled):
             names[event.id] = _to_entity(event, names)
         elif isinstance(event, ev.TimerCreated):
             names[event.id] = _purpose(event, names) or "timer"
-        about = _ABOUT[type(event)](event, names)
-        lines.append(HistoryLine(number, moment(at), type(event).__name__, _tone(event), about, _body(event)))
+        elif isinstance(event, ev.LockRequested):
+            names[event.id] = f"lock of {', '.join(event.entities)}"
+        if number >= since:
+            lines.append(_line(number, at, event, names))
     return lines
+
+
+def _line(number: int, at: int, event: HistoryEvent, names: Names) -> HistoryLine:
+    about = _ABOUT[type(event)](event, names)
+    return HistoryLine(number, moment(at), type(event).__name__, _tone(event), about, _body(event))
 
 
 def _tone(event: HistoryEvent) -> str:
@@ -117,7 +128,6 @@ def _to_entity(event: ev.EntityCalled | ev.EntitySignaled, names: Names) -> str:
 
 
 def _section(event: ev.LockRequested, names: Names) -> str:
-    names[event.id] = f"lock of {', '.join(event.entities)}"
     return ", ".join(event.entities)
 
 

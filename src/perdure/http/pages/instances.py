@@ -18,11 +18,12 @@ from perdure.failure import told_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import DONE, VERBS
-from perdure.http.pages.compact_history import compact_lines
 from perdure.http.pages.forms import Field, Schema, fields_of
-from perdure.http.pages.history_lines import events_of, lines_of
+from perdure.http.pages.history_lines import events_of
+from perdure.http.pages.history_views import history_of
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.pages.timeline import timeline_of
+from perdure.http.pages.timeline_links import Links, view_of
 from perdure.http.principal import caller_of
 from perdure.http.routing import client_of
 from perdure.http.running_engine import engine_of
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.tasks import OpenTask
     from perdure.model.waiting import EventWait
 
-LINES = 500
-CHILDREN = 50
-MOST_OF_A_NAME = 300
+CHILDREN = 100
 SCHEDULE_ID = schedule_id("")
 
 
@@ -72,11 +71,11 @@ async def instance_page(
         raise unknown(request)
     now = client.gateway.now()
     history = events_of(one)
-    is_full = request.query_params.get("history") == "full"
-    lines: list[Any] = lines_of(history) if is_full else compact_lines(history)
-    only = request.query_params.get("only", "")[:MOST_OF_A_NAME]
-    timeline = timeline_of(history, now, only=only)
+    view = view_of(request.query_params)
+    timeline = timeline_of(history, now, view)
+    children = [row for row in timeline.rows if row.instance_id] if timeline else []
     path = f"/instances/{quoted(one.instance_id)}"
+    here = base_of(request) + path
     return draw(
         request,
         "instance.html",
@@ -84,7 +83,7 @@ async def instance_page(
         done=DONE.get(request.query_params.get("done", ""), ""),
         refresh=None if one.is_finished or refused or problem else _pace(one, now),
         one=one,
-        here=base_of(request) + path,
+        here=here,
         api=base_of(request) + MANAGEMENT + path,
         events=f"{base_of(request)}{MANAGEMENT}{path}/events",
         cursor=cursor,
@@ -97,17 +96,15 @@ async def instance_page(
         tasks=await _tasks(client, one),
         schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,
-        only=only,
+        links=Links(here, view) if timeline else None,
         values=_values(one),
-        children=timeline.children[:CHILDREN] if timeline else (),
-        children_left_out=max(0, len(timeline.children) - CHILDREN) if timeline else 0,
+        children=children[:CHILDREN],
+        children_left_out=max(0, len(children) - CHILDREN),
         verbs=[
             verb for verb in VERBS.values() if one.runtime_status in verb.shown_in and caller.may(verb.scope)
         ],
         problem=problem,
-        history=lines[-LINES:],
-        is_full=is_full,
-        history_left_out=max(0, len(lines) - LINES),
+        history=history_of(history, request.query_params, here),
         operation=secrets.token_urlsafe(12),
     )
 

@@ -40,7 +40,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
     from perdure.engine.client.client import Client
-    from perdure.http.pages.timeline import Span, Tally, Timeline
+    from perdure.http.pages.timeline import Span
 
 OnError = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -209,29 +209,6 @@ def _span_title(span: Span, end: int) -> str:
     return f"{_KINDS[span.kind]}: {span.state}, {lasted}" + (f", {span.note}" if span.note else "")
 
 
-def _tick_labels(timeline: Timeline) -> list[tuple[float, str]]:
-    """The times on the axis, in words. Where two are the same in words, the second is left out."""
-    said: list[tuple[float, str]] = []
-    for x, at in timeline.axis.ticks():
-        words = formatting.lasting((at - timeline.start) / 1e6)
-        if not said or said[-1][1] != words:
-            said.append((x, words))
-    return said
-
-
-def _tally_text(tally: Tally) -> str:
-    """The numbers of many rows of one name: "1,998 done, 1 failed, 1 open; p50 12 ms, p95 40 ms"."""
-    states = ", ".join(
-        f"{tally.states[state]:,} {state}"
-        for state in ("done", "failed", "open", "canceled")
-        if tally.states.get(state)
-    )
-    if not tally.seconds:
-        return states
-    p50, p95 = (formatting.lasting(tally.quantile(share)) for share in (0.5, 0.95))
-    return f"{states}; p50 {p50}, p95 {p95}"
-
-
 def _shown(value: Any) -> Any:
     """Escape a value for a template, because an instance's data can contain anything. Markup is already escaped."""
     return formatting.plain(value, "\r\n\t") if type(value) is str else value
@@ -259,8 +236,6 @@ def _new_environment() -> Environment:
         quoted=quoted,
         summary=_summary,
         span_title=_span_title,
-        tally_text=_tally_text,
-        tick_labels=_tick_labels,
         legend=_KINDS,
         static=ADDRESSES,
         _=say,

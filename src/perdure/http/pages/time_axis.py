@@ -1,8 +1,8 @@
-"""A time axis that is true to scale, from which long idle stretches are cut out.
+"""The time axis of an instance's page: one scale for all that is shown, labels at round times, marked cuts.
 
-A claim waits for days between activities of milliseconds. On one scale nobody would see the work. So a stretch in
-which no activity runs, and which is much longer than all that is shown, becomes a cut of a fixed width that says how
-long it was. Everything else keeps one scale, so that lengths can be compared.
+Durations differ by nine orders of magnitude within one instance: a claim waits for days between activities of
+milliseconds. A stretch in which no activity runs and nothing happens can be cut out. A cut has a fixed width and is
+marked; everything else keeps the same scale, so that equal lengths are equal times.
 """
 
 from __future__ import annotations
@@ -10,108 +10,130 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-MUCH_LONGER: Final = 4  # times all that is shown
-CUT: Final = 7.0  # percent of the axis
-CUTS: Final = 45.0  # percent of the axis, all together
-BETWEEN_TICKS: Final = 20.0  # percent of the axis, about
-APART: Final = 16.0  # percent of the axis, at least: a label fits in it on a phone
+CUTS: Final = 8
+LABELS: Final = 6
+PARTS: Final = 8
+_APART: Final = 11.0  # percent between two labels
+_CUT_WIDTH: Final = 5.0  # percent
 _SECOND: Final = 1_000_000
-_STEPS: Final = (
-    *(base * 10**power for power in range(6) for base in (1, 2, 5)),
-    *(_SECOND * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800)),
-    *(_SECOND * 3_600 * n for n in (1, 2, 3, 6, 12, 24, 48, 24 * 7, 24 * 30, 24 * 90, 24 * 365)),
+_STEPS: Final[tuple[int, ...]] = (
+    *(factor * scale for scale in (1, 10, 100, 1_000, 10_000, 100_000) for factor in (1, 2, 5)),
+    *(seconds * _SECOND for seconds in (1, 2, 5, 10, 15, 30)),
+    *(minutes * 60 * _SECOND for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * 3_600 * _SECOND for hours in (1, 2, 3, 6, 12)),
+    *(days * 86_400 * _SECOND for days in (1, 2, 7, 14, 30, 90, 365)),
 )
-"""Round distances between ticks, in microseconds."""
+
+Stretch = tuple[int, int]  # from, to in microseconds
 
 
 @dataclass(frozen=True)
-class Cut:
-    """An idle stretch that is cut out: its place in percent of the axis, and its length in microseconds."""
+class Piece:
+    """A part of the axis: times in microseconds, position and width in percent."""
 
+    start: int
+    end: int
     x: float
     width: float
-    lasted: int
-    start: int
-
-
-class Axis:
-    """Converts times in microseconds to percentages of the axis.
-
-    Parameters:
-        marks: the moments at which something begins or ends, in order: at least the first and the last one.
-        is_idle: whether nothing runs between two of them.
-    """
-
-    def __init__(self, marks: Sequence[int], is_idle: Callable[[int, int], bool]) -> None:
-        self.marks = marks
-        gaps = list(pairwise(marks))
-        hidden = _hidden(gaps, is_idle)
-        each = min(CUT, CUTS / len(hidden)) if hidden else 0.0
-        shown = sum(b - a for a, b in gaps if (a, b) not in hidden) or 1
-        scale = (100.0 - each * len(hidden)) / shown
-        self.places, cuts = [0.0], []
-        for a, b in gaps:
-            width = each if (a, b) in hidden else (b - a) * scale
-            if (a, b) in hidden:
-                cuts.append(Cut(self.places[-1], width, b - a, a))
-            self.places.append(self.places[-1] + width)
-        self.cuts = tuple(cuts)
+    is_cut: bool
 
     def place(self, at: int) -> float:
-        """Where a time is, in percent."""
-        i = min(max(bisect_right(self.marks, at) - 1, 0), max(len(self.marks) - 2, 0))
-        start, end = self.marks[i], self.marks[min(i + 1, len(self.marks) - 1)]
-        if start == end:
-            return self.places[i]
-        share = min(max((at - start) / (end - start), 0.0), 1.0)
-        return self.places[i] + share * (self.places[i + 1] - self.places[i])
+        return self.x + self.width * (at - self.start) / max(1, self.end - self.start)
+
+    def instant(self, x: float) -> int:
+        share = (x - self.x) / self.width if self.width else 0.0
+        return self.start + round(min(max(share, 0.0), 1.0) * (self.end - self.start))
+
+
+class TimeAxis:
+    """Converts times to percentages and back. `cuts` are stretches in order that get a fixed, narrow width."""
+
+    def __init__(self, start: int, end: int, cuts: Sequence[Stretch] = ()) -> None:
+        self.start, self.end = start, max(end, start + 1)
+        self.pieces = list(_pieces(self.start, self.end, cuts))
+        self._starts = [piece.start for piece in self.pieces]
+        self._places = [piece.x for piece in self.pieces]
+
+    def place(self, at: int) -> float:
+        """The position of a time in percent. Times outside the axis are at its edge."""
+        at = min(max(at, self.start), self.end)
+        return self.pieces[max(0, bisect_right(self._starts, at) - 1)].place(at)
+
+    def instant(self, x: float) -> int:
+        """The time at a position."""
+        return self.pieces[max(0, bisect_right(self._places, x) - 1)].instant(x)
+
+    @property
+    def cuts(self) -> list[Piece]:
+        return [piece for piece in self.pieces if piece.is_cut]
+
+    @property
+    def parts(self) -> list[tuple[float, float, int, int]]:
+        """Equal parts of the axis to zoom into: position, width, from, to."""
+        width = 100.0 / PARTS
+        edges = [self.instant(width * each) for each in range(PARTS)] + [self.end]
+        return [(width * at, width, *edge) for at, edge in enumerate(pairwise(edges)) if edge[0] < edge[1]]
 
     def ticks(self) -> list[tuple[float, int]]:
-        """Places with their times: round distances from the start within each stretch, and where each begins."""
-        found: list[tuple[float, int]] = []
-        for start, end in self._stretches():
-            for at in _round_times(self.marks[0], start, end, self.place(end) - self.place(start)):
-                x = self.place(at)
-                if not found or x - found[-1][0] >= APART:
-                    found.append((round(x, 3), at))
-        return found
-
-    def _stretches(self) -> Iterator[tuple[int, int]]:
-        """The parts of the axis between the cuts."""
-        since = self.marks[0]
-        for cut in self.cuts:
-            if cut.start > since:
-                yield since, cut.start
-            since = cut.start + cut.lasted
-        yield since, self.marks[-1]
+        """Positions and times of the labels: multiples of a round step, counted from the start of the axis."""
+        shown = [piece for piece in self.pieces if not piece.is_cut]
+        step = _step(sum(piece.end - piece.start for piece in shown))
+        ticks: list[tuple[float, int]] = []
+        for piece in shown:
+            first = ceil((piece.start - self.start) / step) * step + self.start
+            for at in range(first, piece.end + 1, step):
+                x = piece.place(at)
+                if not ticks or x - ticks[-1][0] >= _APART:
+                    ticks.append((round(x, 2), at))
+        return ticks
 
 
-def _hidden(gaps: Sequence[tuple[int, int]], is_idle: Callable[[int, int], bool]) -> set[tuple[int, int]]:
-    idle = sorted((gap for gap in gaps if is_idle(*gap)), key=lambda gap: gap[1] - gap[0])
-    shown = sum(b - a for a, b in gaps) - sum(b - a for a, b in idle)
-    for number, (a, b) in enumerate(idle):
-        if shown and b - a > MUCH_LONGER * shown:
-            return set(idle[number:])
-        shown += b - a
-    return set()
+def _step(length: int) -> int:
+    for step in _STEPS:
+        if length <= step * LABELS:
+            return step
+    return _STEPS[-1] * ceil(length / (_STEPS[-1] * LABELS))
 
 
-def _round_times(origin: int, start: int, end: int, width: float) -> Iterator[int]:
-    """The start of a stretch, and the round times in it for which there is room."""
-    wanted = int(width / BETWEEN_TICKS)
-    if wanted < 1 or end <= start:
-        yield start
-        return
-    step = next((step for step in _STEPS if step >= (end - start) / wanted), _STEPS[-1])
-    first = origin + -((origin - start) // step) * step
-    if first > start:
-        yield start
-    yield from range(first, end + 1, step)
+def _pieces(start: int, end: int, cuts: Sequence[Stretch]) -> Iterator[Piece]:
+    width = min(_CUT_WIDTH, 40.0 / len(cuts)) if cuts else 0.0
+    scale = (100.0 - width * len(cuts)) / max(1, end - start - sum(b - a for a, b in cuts))
+    x, at = 0.0, start
+    for since, until in cuts:
+        if since > at:
+            yield Piece(at, since, x, (since - at) * scale, is_cut=False)
+            x += (since - at) * scale
+        yield Piece(since, until, x, width, is_cut=True)
+        x, at = x + width, until
+    if at < end:
+        yield Piece(at, end, x, 100.0 - x, is_cut=False)
 
 
-__all__ = ["Axis", "Cut"]
+def idle_stretches(busy: Iterable[Stretch], start: int, end: int) -> list[Stretch]:
+    """The stretches worth cutting out: nothing is busy in them, and they are long beside what remains."""
+    quiet: list[Stretch] = []
+    reached = start
+    for since, until in sorted(busy):
+        if since > reached:
+            quiet.append((reached, min(since, end)))
+        reached = max(reached, until)
+    if end > reached:
+        quiet.append((reached, end))
+    remains = end - start - sum(b - a for a, b in quiet)
+    idle: list[Stretch] = []
+    for stretch in sorted(quiet, key=lambda each: each[1] - each[0]):
+        length = stretch[1] - stretch[0]
+        if remains and length > remains:
+            idle.append(stretch)
+        else:
+            remains += length
+    return sorted(idle[-CUTS:])
+
+
+__all__ = ["CUTS", "Piece", "TimeAxis", "idle_stretches"]

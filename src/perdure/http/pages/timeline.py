@@ -2,29 +2,33 @@
 
 A row is a logical call, a timer, a wait for an event or a sub-orchestration. The attempts of a retried activity share
 a row, with the pauses between them. A span without an end extends to the present.
-Many rows of one name, as those of a fan-out, are one line with their numbers; the open and the failed ones follow it.
+Rows of one name are a group, so that an instance of ten thousand activities is one screen. What failed and what is
+open comes first. The axis is in `perdure.http.pages.time_axis`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from itertools import accumulate
+from math import ceil
+from typing import TYPE_CHECKING, Final
 
-from perdure.http.pages.time_axis import Axis
+from perdure.http.pages.time_axis import TimeAxis, idle_stretches
 from perdure.model import events as ev
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from perdure.model.events import HistoryEvent
 
-ROWS = 150
-MANY = 8  # rows of one name that become one line
-NAMED = 5  # open or failed ones that follow this line
-_TROUBLE = ("open", "failed", "canceled", "done")
-_BUSY = frozenset(("activity", "entity"))
+ROWS: Final = 100
+BAD_ROWS: Final = 20  # of a group that is not opened
+GROUPED_FROM: Final = 3
+BLOCKS: Final = 60
+TOO_THIN: Final = 0.01  # of the axis
+_URGENCY: Final = {"failed": 0, "open": 1}
 
 
 @dataclass
@@ -36,41 +40,26 @@ class Span:
     end: int | None = None
     state: str = "open"
     note: str = ""
+    due: int = 0  # of a timer, in microseconds
 
     def close(self, at: int, state: str, note: str = "") -> None:
         self.end, self.state = at, state
         self.note = note or self.note
 
 
-@dataclass(frozen=True)
-class Tally:
-    """How many rows of one name are in which state, and how long those that are done took, in seconds, in order."""
-
-    states: Mapping[str, int]
-    seconds: Sequence[float]
-
-    @property
-    def total(self) -> int:
-        return sum(self.states.values())
-
-    def quantile(self, share: float) -> float:
-        """How long this share of those that are done took at most, in seconds."""
-        return self.seconds[min(int(share * len(self.seconds)), len(self.seconds) - 1)]
-
-
 @dataclass
 class TimelineRow:
-    """One row of the timeline: one call, timer or wait, or with a `tally` many of one name.
+    """One row of the timeline. `instance_id` is that of a sub-orchestration.
 
-    `instance_id` is that of a sub-orchestration. `is_member` marks a row below the line of its name.
+    `first` is the number of its first event in the history, `place` its place in its group, from 1; else 0.
     """
 
     label: str
     kind: str
     spans: list[Span] = field(default_factory=list)
     instance_id: str = ""
-    tally: Tally | None = None
-    is_member: bool = False
+    first: int = 0
+    place: int = 0
 
     @property
     def state(self) -> str:
@@ -79,6 +68,17 @@ class TimelineRow:
     @property
     def attempts(self) -> int:
         return sum(span.kind == self.kind for span in self.spans)
+
+    @property
+    def tries(self) -> list[Span]:
+        """The attempts of the call."""
+        return [span for span in self.spans if span.kind == self.kind]
+
+    @property
+    def again_at(self) -> int:
+        """The time of the next attempt in microseconds, or 0 if none is planned."""
+        last = self.spans[-1] if self.spans else None
+        return last.due if last is not None and last.kind == "retry" and last.state == "open" else 0
 
     def lasted(self, now: int) -> float:
         """Seconds from the start of the first span to the end of the last one."""
@@ -96,22 +96,132 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class Block:
+    """A block of a group's density: position and width in percent, height in pixels."""
+
+    x: float
+    width: float
+    height: int
+    has_failed: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of the same name and kind, told in one line."""
+
+    label: str
+    kind: str
     rows: tuple[TimelineRow, ...]
-    start: int
+    chosen: tuple[TimelineRow, ...]
+    is_chosen: bool = False
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        return Counter(row.state for row in self.rows)
+
+    @property
+    def state(self) -> str:
+        return next((state for state in ("failed", "open", "canceled") if self.counts[state]), "done")
+
+    @cached_property
+    def _lengths(self) -> list[float]:
+        return sorted(row.lasted(0) for row in self.rows if row.state == "done")
+
+    def percentile(self, share: int) -> float | None:
+        """Seconds within which `share` percent of the finished calls were done."""
+        lengths = self._lengths
+        return lengths[max(0, ceil(len(lengths) * share / 100) - 1)] if lengths else None
+
+
+@dataclass(frozen=True)
+class View:
+    """How a timeline is looked at.
+
+    `idle` is show or hide; "" hides idle time where a bar would be too thin. `since` and `until` choose a part, in
+    seconds after the start. `group` and `kind` open one group, `sort` puts its slowest first, `skip` leaves rows out.
+    """
+
+    idle: str = ""
+    order: str = "bad"
+    since: float = 0.0
+    until: float = 0.0
+    group: str = ""
+    kind: str = ""
+    sort: str = ""
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Lines on a time axis. `begun` and `end` are those of the instance, in microseconds."""
+
+    lines: tuple[TimelineRow | Group, ...]
+    begun: int
     end: int
     left_out: int
-    children: tuple[TimelineRow, ...]
-    axis: Axis
+    can_hide: bool
+    axis: TimeAxis
+    view: View
+    rows: tuple[TimelineRow, ...]
+
+    @property
+    def hides_idle(self) -> bool:
+        return bool(self.axis.cuts)
+
+    @property
+    def hidden(self) -> float:
+        """Seconds of idle time that are cut out."""
+        return sum(piece.end - piece.start for piece in self.axis.cuts) / 1e6
+
+    @property
+    def is_part(self) -> bool:
+        return (self.axis.start, self.axis.end) != (self.begun, self.end)
 
     def bars(self, row: TimelineRow) -> list[Bar]:
         """The positions of a row's spans on the axis."""
-        return [self._bar(span) for span in row.spans]
+        return [self._bar(span) for span in row.spans if self._is_shown(span)]
+
+    def elsewhere(self, row: TimelineRow) -> str:
+        """Whether a row is outside the part that is shown: "before", "after" or ""."""
+        if any(self._is_shown(span) for span in row.spans):
+            return ""
+        return "before" if row.spans[-1].start < self.axis.start else "after"
+
+    def density(self, group: Group) -> list[Block]:
+        """How many calls of a group were under way in each part of the axis, and where calls failed."""
+        edges = [0] * (BLOCKS + 1)
+        failed: set[int] = set()
+        for row in group.rows:
+            for span in row.spans:
+                if span.kind != group.kind or not self._is_shown(span):
+                    continue
+                first = self._block(span.start)
+                last = self._block(self._end(span))
+                edges[first] += 1
+                edges[last + 1] -= 1
+                if span.state == "failed":
+                    failed.add(last)
+        running = list(accumulate(edges[:-1]))
+        most = max(running, default=0) or 1
+        wide = 100 / BLOCKS
+        return [
+            Block(at * wide, wide * 0.86, max(3, round(14 * count / most)), at in failed)
+            for at, count in enumerate(running)
+            if count
+        ]
+
+    def _block(self, at: int) -> int:
+        return min(int(self.axis.place(at) * BLOCKS / 100), BLOCKS - 1)
+
+    def _end(self, span: Span) -> int:
+        return self.end if span.end is None else span.end
+
+    def _is_shown(self, span: Span) -> bool:
+        return span.start <= self.axis.end and self._end(span) >= self.axis.start
 
     def _bar(self, span: Span) -> Bar:
         x = self.axis.place(span.start)
-        width = self.axis.place(self.end if span.end is None else span.end) - x
-        width = max(width, 0.6)
+        width = max(self.axis.place(self._end(span)) - x, 0.6)
         return Bar(span, round(min(x, 100 - width), 3), round(width, 3))
 
     def legend(self) -> list[str]:
@@ -124,96 +234,98 @@ class Timeline:
             if word in seen
         ]
 
+    def ticks(self) -> list[tuple[float, int]]:
+        """Positions on the axis, in percent, with their times."""
+        return self.axis.ticks()
 
-def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int, *, only: str = "") -> Timeline | None:
-    """The timeline of one execution, or None if it has no spans. Times are in microseconds.
 
-    Many rows of one name are one line, unless `only` names it; then its rows are all that is shown.
-    """
+def timeline_of(
+    history: Iterable[tuple[int, HistoryEvent]], now: int, view: View = View()
+) -> Timeline | None:
+    """The timeline of one execution, or None if it has no spans. Times are in microseconds."""
     draft = _Draft()
     times: list[int] = []
     ended = False
-    for at, event in history:
+    for number, (at, event) in enumerate(history):
         times.append(at)
         ended = isinstance(event, ev.Ending) or (ended and not isinstance(event, ev.ExecutionRewound))
+        draft.number = number
         draft.apply(at, event)
-    rows = draft.rows
-    if only:
-        rows = _named(rows, only)
-    if not rows:
+    if not draft.rows:
         return None
     start, end = times[0], (times[-1] if ended else max(now, times[-1]))
     end = max(end, start + 1)
-    lines = rows if only else _grouped(rows, end)
-    axis = Axis(sorted({start, end, *(at for at in times if start <= at <= end)}), _idle_in(draft.rows, end))
-    children = tuple(row for row in draft.rows if row.instance_id)
-    return Timeline(tuple(lines[:ROWS]), start, end, max(0, len(lines) - ROWS), children, axis)
+    idle = idle_stretches(_busy(draft.rows, times, end), start, end)
+    axis = _axis(draft.rows, start, end, idle, view)
+    lines = _grouped(draft.rows, view)
+    if view.order == "bad":
+        lines.sort(key=lambda line: _URGENCY.get(line.state, 2))
+    skip = 0 if view.group else view.skip
+    shown = lines[skip : skip + ROWS]
+    left_out = max(0, len(lines) - skip - len(shown))
+    return Timeline(tuple(shown), start, end, left_out, bool(idle), axis, view, tuple(draft.rows))
 
 
-def _idle_in(rows: Iterable[TimelineRow], end: int) -> Callable[[int, int], bool]:
-    """Whether no activity and no operation of an entity runs in a stretch."""
-    busy: list[list[int]] = []
-    spans = (span for row in rows for span in row.spans if span.kind in _BUSY)
-    for since, until in sorted((span.start, end if span.end is None else span.end) for span in spans):
-        if busy and since <= busy[-1][1]:
-            busy[-1][1] = max(busy[-1][1], until)
-        else:
-            busy.append([since, until])
-    starts = [since for since, _ in busy]
-
-    def is_idle(begin: int, until: int) -> bool:
-        at = bisect_right(starts, begin) - 1
-        return not (at >= 0 and busy[at][1] > begin) and not (at + 1 < len(busy) and starts[at + 1] < until)
-
-    return is_idle
+def _busy(rows: Iterable[TimelineRow], times: Iterable[int], end: int) -> list[tuple[int, int]]:
+    """When something ran or happened. Waits, timers, pauses and children are no work of this instance."""
+    ran = [
+        (span.start, end if span.end is None else span.end)
+        for row in rows
+        for span in row.spans
+        if span.kind in ("activity", "entity")
+    ]
+    return [*ran, *((at, at) for at in times)]
 
 
-def _named(rows: Sequence[TimelineRow], only: str) -> list[TimelineRow]:
-    """The rows of one name, the open and the failed ones first."""
-    return sorted((row for row in rows if row.label == only), key=lambda row: _TROUBLE.index(row.state))
+def _axis(
+    rows: Iterable[TimelineRow], start: int, end: int, idle: Sequence[tuple[int, int]], view: View
+) -> TimeAxis:
+    since = min(max(start, start + round(view.since * 1e6)), end - 1)
+    until = min(end, start + round(view.until * 1e6)) if view.until > view.since else end
+    until = max(until, since + 1)
+    closed = ((s.start, s.end) for row in rows for s in row.spans if s.end is not None)
+    least = TOO_THIN * (until - since)
+    hides = view.idle == "hide" or (view.idle == "" and any(0 < b - a < least for a, b in closed))
+    cuts = [(max(a, since), min(b, until)) for a, b in idle if a < until and b > since] if hides else []
+    return TimeAxis(since, until, cuts)
 
 
-def _grouped(rows: Sequence[TimelineRow], now: int) -> list[TimelineRow]:
-    """The rows, with a line for all of one name where there are many. Those that are open or failed follow it."""
-    counts = Counter((row.kind, row.label) for row in rows)
-    members: dict[tuple[str, str], list[TimelineRow]] = defaultdict(list)
-    lines: list[TimelineRow | tuple[str, str]] = []
+def _grouped(rows: Sequence[TimelineRow], view: View) -> list[TimelineRow | Group]:
+    """Rows of one name and kind as a group at the place of the first one, from `GROUPED_FROM` on."""
+    of: dict[tuple[str, str], list[TimelineRow]] = {}
     for row in rows:
-        named = row.kind, row.label
-        if counts[named] < MANY:
-            lines.append(row)
+        of.setdefault((row.label, row.kind), []).append(row)
+    lines: list[TimelineRow | Group] = []
+    for (label, kind), alike in of.items():
+        if len(alike) < GROUPED_FROM:
+            lines += alike
             continue
-        if named not in members:
-            lines.append(named)
-        members[named].append(row)
-    found: list[TimelineRow] = []
-    for line in lines:
-        found += [line] if isinstance(line, TimelineRow) else _line_of(members[line], now)
-    return found
+        for place, row in enumerate(alike, 1):
+            row.place = place
+        is_chosen = (label, kind) == (view.group, view.kind)
+        lines.append(Group(label, kind, tuple(alike), _chosen(alike, view if is_chosen else None), is_chosen))
+    lines.sort(key=lambda line: (line.rows[0] if isinstance(line, Group) else line).first)
+    return lines
 
 
-def _line_of(members: Sequence[TimelineRow], now: int) -> list[TimelineRow]:
-    first = members[0]
-    states = Counter(row.state for row in members)
-    worst = next(state for state in _TROUBLE if states[state])
-    ends = [now if span.end is None else span.end for row in members for span in row.spans]
-    line = TimelineRow(
-        first.label, first.kind, [Span(first.kind, min(r.spans[0].start for r in members), max(ends), worst)]
+def _chosen(rows: Sequence[TimelineRow], view: View | None) -> tuple[TimelineRow, ...]:
+    """The rows of a group that the page shows: those that failed or are open, or the page that was asked for."""
+    if view is None:
+        bad = [row for row in rows if row.state in _URGENCY]
+        return tuple(sorted(bad, key=lambda row: _URGENCY[row.state])[:BAD_ROWS])
+    ordered = (
+        sorted(rows, key=lambda row: -row.lasted(row.spans[0].start)) if view.sort == "slowest" else rows
     )
-    line.tally = Tally(dict(states), sorted(row.lasted(now) for row in members if row.state == "done"))
-    troubled = sorted(
-        (row for row in members if row.state in ("open", "failed")), key=lambda row: _TROUBLE.index(row.state)
-    )
-    for row in troubled[:NAMED]:
-        row.is_member = True
-    return [line, *troubled[:NAMED]]
+    return tuple(ordered[view.skip : view.skip + ROWS])
 
 
 class _Draft:
     """The rows while the history is being read."""
 
     def __init__(self) -> None:
+        self.number = 0
         self.rows: list[TimelineRow] = []
+        self.rows_of: dict[int, TimelineRow] = {}  # by the id of a span
         self.calls: dict[int, TimelineRow] = {}
         self.open: dict[int, Span] = {}
         self.waits: dict[str, list[Span]] = defaultdict(list)
@@ -285,13 +397,14 @@ class _Draft:
                 pass
 
     def _row(self, label: str, kind: str) -> TimelineRow:
-        self.rows.append(TimelineRow(label, kind))
+        self.rows.append(TimelineRow(label, kind, first=self.number))
         return self.rows[-1]
 
     def _span(self, row: TimelineRow, event_id: int, kind: str, at: int) -> Span:
         span = Span(kind, at)
         row.spans.append(span)
         self.open[event_id] = span
+        self.rows_of[id(span)] = row
         return span
 
     def _call(self, event_id: int, call: int, name: str, kind: str, at: int) -> TimelineRow:
@@ -306,7 +419,7 @@ class _Draft:
             return  # the wait or call already has a row
         row = self.calls.get(event.of) if event.purpose == "retry" else None
         kind = "timer" if row is None else "retry"
-        self._span(row or self._row("timer", "timer"), event.id, kind, at)
+        self._span(row or self._row("timer", "timer"), event.id, kind, at).due = event.fire_at
 
     def _granted(self, lock_id: int, at: int) -> None:
         """Waiting for a lock and holding it are two spans of one row."""
@@ -314,7 +427,7 @@ class _Draft:
         waited = self.open.get(lock_id)
         if not self.locks[lock_id] and waited is not None:
             self._close(lock_id, at, "done")
-            row = next(row for row in self.rows if waited in row.spans)
+            row = self.rows_of[id(waited)]
             self._span(row, lock_id, "entity", at)
 
     def _rewind(self, event: ev.ExecutionRewound, at: int) -> None:
@@ -366,4 +479,4 @@ class _Draft:
             span.close(at, state, note)
 
 
-__all__ = ["Bar", "Span", "Tally", "Timeline", "TimelineRow", "timeline_of"]
+__all__ = ["Bar", "Block", "Group", "Span", "Timeline", "TimelineRow", "View", "timeline_of"]
