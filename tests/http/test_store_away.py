@@ -102,7 +102,7 @@ async def test_no_route_answers_as_if_nothing_were_there(
     """What is asked while the store is away is not known: no 404, no empty list, but 503 and when to come back."""
     await http.post(f"{M}/orchestrators/approval/some-1")
     knows_itself = {"/healthz", "/readyz", "/openapi.json", "/docs", "/login", f"{M}/whoami", f"{M}/queues"}
-    knows_itself |= {"/errors", "/errors/{number}"}
+    knows_itself |= {"/errors", "/errors/{number}", "/start/{name}"}
     knows_itself |= {"/metrics"}  # the worker's own counters; the gauges of the hub are left out
     answered = {}
     with monkeypatch.context() as patched:
