@@ -29,5 +29,10 @@ def read(claim_id: str) -> tuple[Photo, ...]:
         return ()
 
 
+def remove(claim_id: str) -> None:
+    """Forget the findings of a claim's photos. Repeating it has no effect."""
+    _place(claim_id).unlink(missing_ok=True)
+
+
 def _place(claim_id: str) -> Path:
     return photo_folder() / "claims" / f"{claim_id.replace('/', '-')}.json"

@@ -14,7 +14,10 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SCHEMA = "create table if not exists people (person text primary key, sealed blob not null) strict"
+SCHEMA = """
+create table if not exists people (person text primary key, sealed blob not null) strict;
+create table if not exists erased (person text primary key) strict;
+"""
 NONCE = 12
 
 
@@ -42,7 +45,7 @@ class People:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute("pragma secure_delete = on")
-        self._connection.execute(SCHEMA)
+        self._connection.executescript(SCHEMA)
 
     def add(self, claimant: Claimant, person: str = "") -> str:
         """Keep a person, or replace what is known of them; returns the reference."""
@@ -51,6 +54,7 @@ class People:
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(claimant), person.encode())
         with self._lock:
             self._connection.execute("insert or replace into people values (?, ?)", (person, sealed))
+            self._connection.execute("delete from erased where person = ?", (person,))
         return person
 
     def find(self, person: str) -> Claimant:
@@ -63,10 +67,17 @@ class People:
         return msgspec.json.decode(opened, type=Claimant)
 
     def erase(self, person: str) -> None:
-        """Forget a person, in the file too. Repeating it has no effect."""
+        """Forget a person, in the file too, and remember only that it was done. Repeating it has no effect."""
         with self._lock:
+            self._connection.execute("insert or ignore into erased values (?)", (person,))
             self._connection.execute("delete from people where person = ?", (person,))
             self._connection.execute("pragma wal_checkpoint(truncate)")
+
+    def is_erased(self, person: str) -> bool:
+        """Whether there was such a person, and their data was erased."""
+        with self._lock:
+            found = self._connection.execute("select 1 from erased where person = ?", (person,)).fetchone()
+        return found is not None
 
     def close(self) -> None:
         self._connection.close()

@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import httpx2
+import msgspec
 import pytest
 
 import perdure as df
-from examples.claims import judgement, rules
+from examples.claims import judgement, remote, rules
 from examples.claims.assessing import check_policy, count_points, look_at_photos
 from examples.claims.connections import BANK_BOOK, BANK_SWITCH, LEDGER
 from examples.claims.ledger import Ledger, payments_per_claim
@@ -542,3 +543,26 @@ def test_a_csv_file_is_read_and_one_without_the_columns_is_refused(tmp_path):
     file.write_text("policy_number\n1\n")
     with pytest.raises(ValueError, match="lacks the columns policy_bind_date"):
         rows_of(file)
+
+
+async def test_a_photo_that_was_erased_does_not_hold_up_its_claim(monkeypatch):
+    def desk(request):
+        digests = msgspec.json.decode(request.content)["photos"]
+        if "gone" in digests:
+            return httpx2.Response(404, json={"detail": "the folder of photos has no gone"})
+        found = {"problem": "", "seen_before": None, "taken": None}
+        damage = {"share": 0.2, "confidence": 0.9, "box": None}
+        shown = [found | {"digest": digest, "damage": damage} for digest in digests]
+        return httpx2.Response(200, json={"photos": shown})
+
+    def client(url):
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(desk), base_url=url)
+
+    monkeypatch.setattr(remote, "_client", client)
+    service = remote.PhotoService("http://desk.test")
+    photos = await service.look_at(replace(CLAIM, photos=("door", "gone")))
+    await service.close()
+    assert [(photo.digest, photo.problem, photo.damage) for photo in photos] == [
+        ("door", "", 0.2),
+        ("gone", "erased", 0.0),
+    ]

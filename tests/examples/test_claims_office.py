@@ -2,6 +2,7 @@
 
 import io
 import re
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -10,12 +11,15 @@ import pytest
 from PIL import Image
 
 from examples.claims import connections
+from examples.claims.erasing import NoClaim, erase
 from examples.claims.model import Ruling
 from examples.claims.people import UNKNOWN
 from examples.claims.process import app
 from examples.claims.screens.office import office
 from examples.claims.screens.room import Room
+from examples.claims.services.photos.service import make as make_photos
 from examples.claims.services.photos.store import PhotoStore
+from examples.claims.services.post.service import make as make_post
 from examples.claims.staff import ADA, BEN, SAM, SUE
 from perdure.engine.upkeep.verification import verify
 from perdure.http.access.gate import Access
@@ -140,6 +144,52 @@ async def test_a_person_is_in_no_history_and_erasing_them_leaves_histories_that_
     report = verify(visitor.env.store)
     assert report.problems == [] and report.instances > 0
     assert (await visitor.page(answer.headers["location"])).status_code == 200
+
+
+async def test_a_claimant_is_erased_everywhere_while_a_claim_runs_and_after_it_has_ended(
+    visitor, monkeypatch
+):
+    monkeypatch.setenv("CLAIMS_PHOTOS", str(visitor.home / "photos"))
+    ended = (await visitor.files([jpeg()])).headers["location"].split("/")[2]
+    large = {"repair": "20000", "day": "2", "ticket": "another"}
+    running = (await visitor.files([jpeg((200, 9, 9))], **large)).headers["location"].split("/")[2]
+    services = [make_photos(visitor.home), make_post(visitor.home)]
+    async with AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(service.router.lifespan_context(service))
+        photos, post = desks = [
+            await stack.enter_async_context(
+                httpx2.AsyncClient(transport=httpx2.ASGITransport(service), base_url="http://desk.test")
+            )
+            for service in services
+        ]
+        for claim_id in (ended, running):
+            claim = (await visitor.env.client.get_status(claim_id, show_input=True)).input
+            body = {"claim_id": claim_id, "happened": claim["happened"], "photos": claim["photos"]}
+            assert (await photos.post("/assessments", json=body)).status_code == 200
+            body = {"key": claim_id, "kind": "mail", "to": "Customer", "address": REACH["mail"]}
+            body |= {"claim_id": claim_id, "subject": "We have paid", "text": "Dear Ms Hopper"}
+            assert (await post.post("/messages", json=body)).status_code == 201
+            for _ in range(2):  # a repeat has no effect
+                await erase(claim_id, visitor.env.client, visitor.people, desks)
+            assert visitor.people.find(claim["person"]) == UNKNOWN
+            assert visitor.photos.original(claim["photos"][0]).exists() is False
+            await visitor.http.get(f"/dossier/{claim_id}?key={STAFF}")
+            assert "The customer is erased" in (await visitor.http.get(f"/dossier/{claim_id}")).text
+        with pytest.raises(NoClaim):
+            await erase("VI-0000009", visitor.env.client, visitor.people, desks)
+    files = [
+        file for file in visitor.home.rglob("*") if file.is_file() and not file.name.startswith("hub.db")
+    ]
+    for file in files:
+        kept = file.read_bytes().decode("latin-1")
+        assert not [text for text in PERSONAL if text in kept], file
+
+    await visitor.env.client.complete_task(f"{running}.review:0", ADA, Ruling(verdict="deny", reason="no"))
+    await visitor.env.settled()
+    assert (await visitor.env.client.get_status(running)).custom_status[-1]["stage"] == "denied"
+    report = verify(visitor.env.store)
+    assert report.problems == [] and report.instances > 0
 
 
 @pytest.mark.parametrize(

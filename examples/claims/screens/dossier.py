@@ -75,6 +75,7 @@ class Dossier:
     lines: list[Line] = field(default_factory=list)
     histories: dict[str, list[Event]] = field(default_factory=dict)
     fingerprint: str = ""
+    erased: bool = False
 
     @property
     def events(self) -> int:
@@ -126,7 +127,9 @@ async def _dossier(room: Room, claim_id: str) -> Dossier:
         raise HTTPException(404)
     parts = (await room.client.query(prefix=f"{claim_id}.", top=100)).instances
     statuses = [whole, *[await room.client.get_status(part.instance_id, **WHOLE) for part in reversed(parts)]]
-    return told(claim_id, [status for status in statuses if status is not None])
+    found = told(claim_id, [status for status in statuses if status is not None])
+    found.erased = room.people.is_erased(found.claim.get("person", ""))
+    return found
 
 
 def told(claim_id: str, statuses: list[df.OrchestrationStatus]) -> Dossier:

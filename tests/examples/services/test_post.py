@@ -48,6 +48,21 @@ async def test_a_message_arrives_once_also_if_it_is_sent_often_at_once_and_after
         }  # fmt: skip
 
 
+async def test_the_messages_of_a_claim_are_emptied_and_none_arrives_again(tmp_path, serving):
+    async with serving(make(tmp_path)) as client:
+        await send(client)
+        await send(client, key="C-2-paid", claim_id="C-2")
+        answers = [await client.delete("/claims/C-1") for _ in range(2)]
+        assert [answer.json() for answer in answers] == [{"erased": 1}, {"erased": 0}]
+        assert (await send(client)).status_code == 200
+        other, emptied = await messages(client)
+        assert (other["claim_id"], other["address"]) == ("C-2", MESSAGE["address"])
+        assert (emptied["address"], emptied["text"], emptied["links"]) == ("erased", "", [])
+        assert (await client.get("/")).status_code == 200
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("post.db*"))
+    assert kept.count(MESSAGE["address"].encode()) == 1
+
+
 async def test_an_address_that_does_not_exist_is_refused_for_good_and_counted_once(tmp_path, serving):
     async with serving(make(tmp_path)) as client:
         for _ in range(2):

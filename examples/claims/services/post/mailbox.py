@@ -44,6 +44,10 @@ select count(*) as sent,
     coalesce(sum(opened), 0) as opened
 from messages
 """
+EMPTY = """
+update messages set recipient = 'erased', address = 'erased', subject = 'erased', text = '', links = '[]'
+where claim_id = ? and address <> 'erased'
+"""
 SEARCH = """
 from messages where coalesce(kind = :kind, true) and coalesce(claim_id = :claim, true)
     and instr(lower(claim_id || ' ' || recipient || ' ' || subject || ' ' || text), lower(:words)) > 0
@@ -103,6 +107,7 @@ class Mailbox:
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute("pragma synchronous = full")
+        self._connection.execute("pragma secure_delete = on")
         self._connection.executescript(SCHEMA)
 
     def deliver(self, message: Message) -> Arrived:
@@ -147,6 +152,13 @@ class Mailbox:
                 f"select {COLUMNS} {SEARCH} order by number desc limit :limit", named
             ).fetchall()
         return [_arrived(row) for row in rows]
+
+    def erase(self, claim_id: str) -> int:
+        """Empty the messages of a claim; returns how many. Their keys stay, so that none arrives a second time."""
+        with self._lock:
+            found = self._connection.execute(EMPTY, (claim_id,)).rowcount
+            self._connection.execute("pragma wal_checkpoint(truncate)")
+        return found
 
     def counters(self) -> dict[str, int]:
         """The counts of `GET /counters`."""

@@ -82,12 +82,18 @@ class Post:
         return [
             Route("/messages", self.switch.over(self.send), methods=["POST"]),
             Route("/messages", self.list_messages),
+            Route("/claims/{claim_id}", self.switch.over(self.erase), methods=["DELETE"]),
             Route("/counters", self.count),
             Route("/", self.page),
             Route("/open/{number:int}/{link:int}", self.follow),
             STATIC,
             *self.switch.routes(),
         ]
+
+    async def erase(self, request: Request) -> Response:
+        """Empty the messages of one claim."""
+        erased = await asyncio.to_thread(self.mailbox.erase, request.path_params["claim_id"])
+        return JSONResponse({"erased": erased})
 
     async def send(self, request: Request) -> Response:
         """Deliver a message once for its key."""
