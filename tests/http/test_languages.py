@@ -41,6 +41,7 @@ def texts_in_use() -> tuple[set[str], set[str]]:
     plain |= {"Overdue", "Today", "Within a week", "Later", "No deadline"}
     from perdure.http.pages import inbox, rendering
 
+    plain |= {*rendering._HEADINGS, *rendering._REFUSALS}
     return plain | set(inbox._SAID.values()) | set(rendering._IN_SHORT.values()), counted
 
 
@@ -252,3 +253,13 @@ def test_a_page_without_translation_is_english_and_says_so(http: TestClient) -> 
     found = http.get("/keys", headers=as_key(ADMIN) | {"accept-language": "de"})
     assert (found.headers["content-language"], '<html lang="en">' in found.text) == ("en", True)
     assert "Abmelden" not in found.text
+
+
+def test_the_error_of_a_link_is_in_the_language_of_who_opens_it(http: TestClient) -> None:
+    made = http.post(f"{M}/instances/r-1/links", json={"event": "Decide"}, headers=as_key(ADMIN)).json()[
+        "url"
+    ]
+    found = http.get(made[:-3], headers={"accept": "text/html", "accept-language": "de"})
+    assert (found.headers["content-language"], '<html lang="de">' in found.text) == ("de", True)
+    assert "Dieser Link ist nicht vollständig." in found.text
+    assert not re.findall(r"Forbidden|What PDR|Copy the whole link", found.text)

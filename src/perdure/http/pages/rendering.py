@@ -48,7 +48,22 @@ FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "
 """Path prefixes for which an error is always a problem document."""
 
 _TRANSLATED = frozenset(("inbox.html", "decide.html", "decided.html"))
-"""The pages that people outside the team see. The others are in English."""
+"""The pages that people outside the team see, with the errors for them. The others are in English."""
+_HEADINGS = (
+    "Bad Request",
+    "Conflict",
+    "Forbidden",
+    "Gone",
+    "Not Found",
+    "Service Unavailable",
+    "Too Many Requests",
+)
+_REFUSALS = (
+    "This link has expired.",
+    "This link is not complete. Copy the whole link.",
+    "This link is not valid: it was changed, belongs to another request, or its key was revoked.",
+)
+"""What a catalogue has for the pages of errors: headings, and why a link is refused."""
 _IN_SHORT = {
     "task-held": "Another person has claimed this task. Nothing was changed.",
     "task-refused": "Your answer cannot count for this task. It is for another role, or needs another person.",
@@ -72,7 +87,8 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
     client = client_of(request)
     token = token_of(request)
     spoken = speech_of(request)
-    if template not in _TRANSLATED:
+    is_for_outsiders = template == "error.html" and not caller_of(request).scopes
+    if template not in _TRANSLATED and not is_for_outsiders:
         spoken = replace(spoken, language=ENGLISH)
     with speaking(spoken):
         text = _rendered(request, template, client, token, spoken, values)

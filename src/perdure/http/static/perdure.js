@@ -56,12 +56,12 @@
     if (list) hold(list, found);
     else main.replaceChildren(...found.querySelector("main").childNodes);
     document.title = found.title;
-    say("live");
+    say(document.body.dataset.live);
     if (!found.body.dataset.refresh) stop();
   };
-  const wait = (who) => {
+  const wait = (why) => {
     due = true;
-    if (!touched) say(`${who}, trying again`, true);
+    if (!touched) say(document.body.dataset[why], true);
   };
   const show = async () => {
     if (busyWith || busy()) { due = true; return; }
@@ -69,11 +69,11 @@
     busyWith = fetch(location.href, { headers: { Accept: "text/html" } });
     try {
       const answer = await busyWith;
-      if (answer.status >= 500) wait("database away");
-      else if (answer.status === 429) wait("server busy");
+      if (answer.status >= 500) wait("noStore");
+      else if (answer.status === 429) wait("busy");
       else if (!answer.ok || answer.redirected) location.reload();
       else put(await answer.text());
-    } catch { wait("server away"); } finally { busyWith = null; }
+    } catch { wait("away"); } finally { busyWith = null; }
   };
 
   let source = null, timers = [];
