@@ -71,6 +71,7 @@ class OpenBatch:
         "refuses_until",
         "released",
         "repeats",
+        "retried",
         "rows",
         "running",
         "seen",
@@ -124,6 +125,7 @@ class OpenBatch:
         )  # instances purged in this batch; one can be loaded again before its commit
         self.borrowed: set[str] = set()  # instances of other workers, loaded for a start
         self.quarantined: set[str] = set()
+        self.retried: dict[str, str] = {}  # parked instances that a worker's start retries, with their reasons
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
         self.moved: set[int] = set()

@@ -48,7 +48,8 @@ def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
     instance.reason = reason
     instance.due_at = None
     batch.touch(instance)
-    if batch.announcing is not None:
+    # A worker's start retries the instance. If the cause is still there, receivers know of it already.
+    if batch.announcing is not None and batch.retried.get(instance.instance_id) != reason:
         batch.announcing.parked(batch, instance, kind, detail)
     batch.released.parked.append((instance.instance_id, reason, instance.name))
 

@@ -241,6 +241,7 @@ def retry_parked(batch: OpenBatch, instance: Instance) -> None:
     if kind == "no_worker" and batch.functions.orchestrator(instance.name, instance.version or None) is None:
         return
     if kind in TRIED_AGAIN and not parked_just_now(instance):
+        batch.retried[instance.instance_id] = instance.reason
         go_on(batch, instance, "retried when a worker starts")
 
 
