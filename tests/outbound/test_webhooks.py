@@ -258,9 +258,9 @@ async def test_a_parked_instance_is_told_once(server):
             await env.client.raise_event(instance, "Decide", True, person=ADA)
             await env.settled()
         assert parked(server) == ["nondeterminism"]
-        await env.client.resume(instance)
+        await env.client.resume(instance)  # a person learns whether it helped
         await env.settled()
-        assert parked(server) == ["nondeterminism"] * 2  # a person has resumed it, and learns that it did not help
+        assert parked(server) == ["nondeterminism"] * 2
 
 
 async def test_built_in_instances_and_other_kinds_are_not_told(server):

@@ -125,7 +125,7 @@ class OpenBatch:
         )  # instances purged in this batch; one can be loaded again before its commit
         self.borrowed: set[str] = set()  # instances of other workers, loaded for a start
         self.quarantined: set[str] = set()
-        self.retried: dict[str, str] = {}  # parked instances that a worker's start retries, with their reasons
+        self.retried: dict[str, str] = {}  # reasons of parked instances retried at a worker's start
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
         self.moved: set[int] = set()
