@@ -97,6 +97,14 @@ encode_task = msgspec.json.Encoder().encode
 decode_task = msgspec.json.Decoder(TaskRecord).decode
 
 
+def read_task(stored: bytes | None) -> TaskRecord | None:
+    """What the row of a wait says of its task; None for a plain wait, and for a row that cannot be read."""
+    try:
+        return decode_task(stored) if stored is not None else None
+    except msgspec.MsgspecError:  # damaged, or encrypted with a key that is missing
+        return None
+
+
 def why_unqualified(
     details: HumanTaskDetails,
     roles: Collection[str],
@@ -128,6 +136,7 @@ __all__ = [
     "decode_task",
     "encode_task",
     "in_words",
+    "read_task",
     "role_text",
     "why_unqualified",
 ]

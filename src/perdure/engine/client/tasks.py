@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from perdure.engine.client.starting import body_of
 from perdure.errors import PayloadError, PerdureError, TaskClosed
 from perdure.model import payload
 from perdure.model.durations import instant, moment
-from perdure.model.human_tasks import HumanTaskDetails, Person, TaskRecord, decode_task, in_words
+from perdure.model.human_tasks import HumanTaskDetails, Person, TaskRecord, in_words, read_task
 from perdure.model.messages import CompleteTask, MoveTask
 from perdure.model.names import is_name, not_a_name
 from perdure.model.records import TaskFilter, TaskRow, due_key
@@ -290,7 +288,7 @@ def _of_instance(store: ClientStore, instance_id: str) -> list[OpenTask]:
 
 def _task(row: TaskRow) -> OpenTask:
     wait = row.wait
-    record = _record(wait.task)
+    record = read_task(wait.task) or TaskRecord(HumanTaskDetails())
     details = record.details
     upcoming = details.escalations[record.escalated :]
     return OpenTask(
@@ -314,13 +312,6 @@ def _task(row: TaskRow) -> OpenTask:
         tags=_object(row.tags.encode() if row.tags else b""),
         needs_person=details.needs_person,
     )
-
-
-def _record(stored: bytes | None) -> TaskRecord:
-    try:
-        return decode_task(stored) if stored is not None else TaskRecord(HumanTaskDetails())
-    except msgspec.MsgspecError:  # damaged, or encrypted with a key that is missing
-        return TaskRecord(HumanTaskDetails())
 
 
 def _object(body: bytes | None) -> dict[str, Any]:

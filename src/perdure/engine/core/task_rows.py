@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.engine.core.instance import HeldTask, Instance
-from perdure.model.human_tasks import TaskRecord, decode_task, encode_task, role_text
+from perdure.model.human_tasks import TaskRecord, encode_task, read_task, role_text
 from perdure.model.records import TaskUpdate, WaitRow
 
 if TYPE_CHECKING:
@@ -41,25 +41,19 @@ def update(batch: OpenBatch, instance: Instance, wait: DecisionTask[Any]) -> Non
 
 
 def read(rows: Iterable[WaitRow]) -> dict[int, HeldTask]:
-    """The open waits of an instance, from their rows."""
+    """The open waits of an instance, from their rows. A damaged row says nothing of its task; the wait itself, from
+    history, still checks an answer.
+    """
     return {
         row.wait_id: HeldTask(
             row.name,
-            _record(row.task),
+            read_task(row.task),
             row.holder,
             row.held_since,
             row.assignee,
         )
         for row in rows
     }
-
-
-def _record(stored: bytes | None) -> TaskRecord | None:
-    """What the task says; None when the row is damaged. The wait itself, from history, still checks an answer."""
-    try:
-        return decode_task(stored) if stored is not None else None
-    except msgspec.MsgspecError:
-        return None
 
 
 __all__ = ["described", "opened", "read", "update"]

@@ -166,14 +166,21 @@ async def complete_task(request: Request) -> Response:
 
 async def task_of(request: Request) -> OpenTask:
     """The task in the path. Raises TaskClosed when it is not open, or the caller may not see it."""
-    task_id = request.path_params["task"]
-    task = await client_of(request).get_task(task_id)
-    limited = visible_to(caller_of(request))
-    if task is None or (limited is not None and not task.may_be_decided_by(limited)):
+    task = await visible_task(request)
+    if task is None:
+        task_id = request.path_params["task"]
         raise TaskClosed(
             f"there is no open task {task_id!r} for you: it was decided, has expired, or is for another role"
         )
     return task
+
+
+async def visible_task(request: Request) -> OpenTask | None:
+    """The task in the path, if it is open and the caller may see it; None for a path without a task."""
+    task_id = request.path_params.get("task")
+    found = await client_of(request).get_task(task_id) if task_id else None
+    limited = visible_to(caller_of(request))
+    return found if found is None or limited is None or found.may_be_decided_by(limited) else None
 
 
 def person_of(request: Request) -> Person:

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from perdure.engine.client.tasks import OpenTask
 from perdure.engine.core.audit import NOTE
 from perdure.errors import PerdureError, TaskClosed
-from perdure.http.api.tasks import person_of, visible_to
+from perdure.http.api.tasks import person_of, visible_task, visible_to
 from perdure.http.languages import say
 from perdure.http.mounting import quoted
 from perdure.http.pages.csrf import read_form
@@ -82,7 +82,7 @@ async def inbox(request: Request) -> Response:
 async def complete(request: Request) -> Response:
     """POST /inbox/{task}/complete: answer the task, and open the next one."""
     form = await read_form(request)
-    task = await _task(request)
+    task = await visible_task(request)
     if task is None:
         return await _late(request)
     fields = fields_of(task.schema)
@@ -101,7 +101,7 @@ async def complete(request: Request) -> Response:
 async def open_decisions(request: Request) -> Response:
     """POST /inbox/{task}/decisions: show the decisions so far. The audit log says who opened them."""
     await read_form(request)
-    task = await _task(request)
+    task = await visible_task(request)
     if task is None:
         return await _late(request)
     note = NOTE.get()
@@ -145,14 +145,6 @@ def _move(verb: str) -> Handler:
 
     move.__doc__ = f"POST /inbox/{{task}}/{verb}: {verb} the task."
     return move
-
-
-async def _task(request: Request) -> OpenTask | None:
-    """The task in the path, if it is open and the caller may see it."""
-    task_id = request.path_params.get("task")
-    found = await client_of(request).get_task(task_id) if task_id else None
-    limited = visible_to(caller_of(request))
-    return found if found is None or limited is None or found.may_be_decided_by(limited) else None
 
 
 async def _late(request: Request) -> Response:
@@ -201,7 +193,7 @@ async def _drawn(
     client, asked, caller = client_of(request), _asked(request), caller_of(request)
     now = moment(client.gateway.now())
     tasks = await _listed(request, asked)
-    task = await _task(request)
+    task = await visible_task(request)
     if task is None and request.path_params.get("task") and not problem:
         problem, status = (
             say("There is no open task %(task)s for you.", task=request.path_params["task"]),
