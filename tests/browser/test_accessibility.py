@@ -44,6 +44,13 @@ def busy_app() -> df.App:
         )
         return [one.value for one in await task]
 
+    @app.entity
+    class Counter:
+        value: int = 0
+
+        def add(self, amount: int) -> None:
+            self.value += amount
+
     @app.schedule("0 2 * * *", name="nightly")
     async def nightly(tick: df.Tick) -> None:
         pass
@@ -58,6 +65,8 @@ def site() -> Iterator[Site]:
             for number in (1, 50):
                 assert http.post(f"{M}/orchestrators/desk/t-{number}", json=number).status_code == 202
             http.post(f"{M}/orchestrators/approval/a-1", json={"amount": 3, LONG: [LONG]})
+            http.post(f"{M}/entities/counter/c-1?op=add", json=3)
+            http.post(f"{M}/entities/counter/{LONG}?op=add", json=3)
             http.post(f"{M}/orchestrators/no_such/x")
             http.post(f"{M}/keys", json={"name": ADA, "scopes": ["decide", "role:adjuster"]})
             http.get(f"{M}/instances/t-1?wait=1")
@@ -85,6 +94,11 @@ PAGES = {
     "task": "/inbox/t-1:0",
     "closed task": "/inbox/t-9:0",
     "schedules": "/triggers",
+    "entities": "/entities",
+    "entity": "/entities/counter/c-1",
+    "functions": "/functions",
+    "workers": "/workers",
+    "full history": "/instances/a-1?history=full&idle=show&from=0&to=1",
     "api": "/docs",
     "error": "/errors/PDR-096",
     "audit": "/audit",

@@ -1,10 +1,13 @@
 """Entities from outside: over HTTP, through the remote client, on the command line, and on the pages."""
 
 import asyncio
+import html
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -149,3 +152,29 @@ def test_the_commands(tmp_path: Path) -> None:
     assert json.loads(as_json[1])[0]["state"] == {"value": 12}
     assert perdure("entities", "show", "@counter@other", store=store)[0] == 3
     assert perdure("entities", "show", "counter", store=store)[0] == 1
+
+
+async def test_entities_have_pages_of_their_own(http: httpx2.AsyncClient) -> None:
+    nasty = "<b>\"&{{7*7}}'"
+    await http.post(f"{E}/Counter/{quote(nasty, safe='')}?op=add", json=5)
+    await http.post(f"{E}/Counter/$?op=add", json=1)
+
+    listed = (await http.get("/entities?name=Counter")).text
+    assert "counter@&lt;b&gt;" in listed and nasty not in listed
+    address = re.search(r'href="(/entities/counter/%3Cb[^"]*)"', listed)
+    assert address is not None
+    page = await http.get(html.unescape(address[1]))
+    assert page.status_code == 200
+    assert "counter@&lt;b&gt;" in page.text and nasty not in page.text
+    assert (await http.get("/entities/counter/$")).status_code == 200
+    assert (await http.get("/entities/counter/none")).status_code == 404
+    assert "No entity has this name" in (await http.get("/entities?name=counter&key=zzz")).text
+    assert (await http.get("/entities?key=zzz")).status_code == 200
+
+
+async def test_the_page_of_functions_shows_what_is_registered(http: httpx2.AsyncClient) -> None:
+    page = (await http.get("/functions")).text
+
+    assert "<b>counter</b>" in page
+    assert "Counter</code>" in page
+    assert "This hub has one process" in (await http.get("/workers")).text

@@ -102,7 +102,7 @@ async def test_no_route_answers_as_if_nothing_were_there(
     """What is asked while the store is away is not known: no 404, no empty list, but 503 and when to come back."""
     await http.post(f"{M}/orchestrators/approval/some-1")
     knows_itself = {"/healthz", "/readyz", "/openapi.json", "/docs", "/login", f"{M}/whoami", f"{M}/queues"}
-    knows_itself |= {"/errors", "/errors/{number}", "/start/{name}"}
+    knows_itself |= {"/errors", "/errors/{number}", "/start/{name}", "/functions"}
     knows_itself |= {"/metrics"}  # the worker's own counters; the gauges of the hub are left out
     answered = {}
     with monkeypatch.context() as patched:
@@ -149,7 +149,9 @@ async def test_a_commit_in_doubt_does_not_tell_it_either(
     assert "may or may not have taken effect" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/", "/instances", "/instances/some-1", "/workers", "/triggers"])
+@pytest.mark.parametrize(
+    "path", ["/", "/instances", "/instances/some-1", "/entities", "/entities/a/b", "/workers", "/triggers"]
+)
 async def test_a_page_that_cannot_be_shown_says_so_and_looks_again(
     serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:

@@ -69,6 +69,8 @@ from perdure.http.pages import (
     starting,
     trigger_actions,
 )
+from perdure.http.pages import entities as entity_pages
+from perdure.http.pages import functions as function_pages
 from perdure.http.pages import triggers as trigger_pages
 from perdure.http.pages import workers as worker_pages
 from perdure.http.pages.refused_requests import on_refused, on_signed_in
@@ -306,6 +308,8 @@ _PAGES = (
     inbox.ENDPOINTS,
     trigger_pages.ENDPOINTS,
     trigger_actions.ENDPOINTS,
+    entity_pages.ENDPOINTS,
+    function_pages.ENDPOINTS,
     worker_pages.ENDPOINTS,
     signing_in.ENDPOINTS,
     admin_pages.ENDPOINTS,
