@@ -5,7 +5,8 @@ customer takes another one until the assessment sees what the story says.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from PIL import ImageOps
 
 from examples.claims.connections import photo_folder
+from examples.claims.model import Claim
 from examples.claims.rules import VISIBLE
 from examples.claims.scenarios import TODAY, Looks
 from examples.claims.services.photos.drawing import Drawing, draw, jpeg_of
@@ -43,6 +45,19 @@ async def stored(looks: Looks, seeds: Iterator[int], claim_id: str, assess: Asse
         if SEEN[looks](await assess(claim_id, digest)):
             return digest
     raise LookupError(f"none of {TRIES} photos looks {looks} to the assessment")
+
+
+async def one_each(claims: Sequence[Claim], drawn: Callable[[], None]) -> list[Claim]:
+    """The claims, each with a photo of its own that was taken on the day of the accident."""
+    store = PhotoStore(photo_folder())
+    found = []
+    for seed, claim in enumerate(claims):
+        day = datetime.combine(claim.happened, NOON.timetz())
+        drawing = await asyncio.to_thread(draw, seed, True, 1)
+        photo = drawing.jpeg(day)
+        found.append(replace(claim, photos=(await store.add(_bytes(photo)),)))
+        drawn()
+    return found
 
 
 def _photo(drawing: Drawing, looks: Looks) -> bytes:

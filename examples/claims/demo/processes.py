@@ -16,6 +16,9 @@ FIRST_PORT = 7081
 NAMES = ("fraud", "photos", "bank", "post")
 NEEDED = {"fraud": "sklearn", "photos": "skimage"}  # of the extra `demo`; without them a stand-in serves
 
+# Each request has a thread of its own. More threads within one wait for each other, and busily, on a loaded machine.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
 
 @asynccontextmanager
 async def services(
@@ -51,7 +54,11 @@ async def _running(name: str, port: int) -> AsyncIterator[asyncio.subprocess.Pro
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *python_path()])},
+            env={
+                **ONE_THREAD,
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *python_path()]),
+            },
         )
     try:
         yield process

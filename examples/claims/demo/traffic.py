@@ -40,10 +40,16 @@ async def until_answered(send: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.1)
 
 
-async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], None]) -> list[float]:
-    """POST each claim, and return how long each took to be accepted, in seconds."""
+async def file_claims(
+    url: str, claims: Iterable[Claim], filed: Callable[[], None], rate: float = 0.0
+) -> list[float]:
+    """POST each claim, and return how long each took to be accepted, in seconds.
+
+    `rate` is the number of claims a second; 0 files as fast as the server accepts them.
+    """
     took: list[float] = []
-    waiting_line = iter(claims)
+    waiting_line = enumerate(claims)
+    opened = time.perf_counter()
 
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
 
@@ -54,7 +60,9 @@ async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], Non
             answer.raise_for_status()
 
         async def customer() -> None:
-            for claim in waiting_line:
+            for number, claim in waiting_line:
+                if rate:
+                    await asyncio.sleep(max(0.0, opened + number / rate - time.perf_counter()))
                 body = msgspec.json.encode(claim)
                 began = time.perf_counter()
                 await until_answered(partial(post, body))
