@@ -1,15 +1,19 @@
 """The services as processes: each starts with `python -m`, says where it is, and survives being killed."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
+from PIL import Image
 
+from examples.claims.services.photos.drawing import draw
 from examples.claims.services.photos.store import AN_HOUR, PhotoStore
 from tests.postgres.servers import free_port
 
@@ -95,6 +99,68 @@ def test_a_bank_that_is_killed_between_payments_has_paid_each_key_once(tmp_path)
             found = http.get("/counters").json()
     assert (found["payments"], found["repeats"], found["paid_twice"]) == (40, 45, 0)
     assert found["amount"] == sum(body["amount"] for body, _ in payments)
+
+
+def test_a_bank_that_is_killed_while_it_answers_has_paid_each_key_once(tmp_path):
+    def pay(http, number):
+        body = {"claim_id": f"C-{number}", "amount": 1 + number, "account": "DE02"}
+        key = {"Idempotency-Key": f"C-{number}/payment-1"}
+        try:
+            return http.post("/payments", json=body, headers=key).status_code
+        except httpx2.TransportError:
+            return None
+
+    for lives in (True, True, False):  # killed in the middle of its answers, then started again
+        with (
+            process("bank", tmp_path) as (running, url),
+            httpx2.Client(base_url=url, trust_env=False, timeout=60) as http,
+            ThreadPoolExecutor(8) as customers,
+        ):
+            answers = [customers.submit(pay, http, number) for number in range(60)]
+            if lives:
+                answers[20].result()
+                running.kill()
+            codes = [answer.result() for answer in answers]
+            if not lives:
+                assert set(codes) <= {200, 201}
+                found = http.get("/counters").json()
+    assert (found["payments"], found["amount"], found["paid_twice"]) == (60, sum(range(1, 61)), 0)
+
+
+@pytest.mark.long  # it learns twice to see damage
+def test_a_photo_desk_that_is_killed_while_it_looks_has_half_stored_nothing(tmp_path):
+    async def sent(content):
+        yield content
+
+    async def upload():
+        store = PhotoStore(tmp_path / "photos")
+        return [await store.add(sent(draw(seed, fine=1).jpeg())) for seed in range(8)]
+
+    def look(http, number, digest):
+        body = {"claim_id": f"C-{number}", "happened": "2020-01-01", "photos": [digest]}
+        try:
+            return http.post("/assessments", json=body).json()["photos"][0]
+        except httpx2.TransportError:
+            return None
+
+    digests = asyncio.run(upload())
+    before = []
+    for lives in (True, False):
+        with (
+            process("photos", tmp_path, CLAIMS_PHOTOS=str(tmp_path / "photos")) as (running, url),
+            httpx2.Client(base_url=url, trust_env=False, timeout=300) as http,
+            ThreadPoolExecutor(4) as claims,
+        ):
+            answers = [claims.submit(look, http, *numbered) for numbered in enumerate(digests)]
+            if lives:
+                answers[1].result()
+                running.kill()
+            found = [answer.result() for answer in answers]
+            before = before or found
+    assert all(found)
+    assert all(first in (None, second) for first, second in zip(before, found, strict=True))
+    for digest in digests:
+        Image.open(PhotoStore(tmp_path / "photos").heat_map(digest)).load()
 
 
 def test_the_children_of_a_demo_that_is_killed_end(tmp_path):
