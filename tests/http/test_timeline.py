@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
+import httpx2
 import pytest
 from msgspec import Raw
 
+import perdure as df
 from perdure.failure import Failure
 from perdure.http import formatting
+from perdure.http.host import application
 from perdure.http.pages.compact_history import compact_lines
 from perdure.http.pages.history_lines import lines_of
 from perdure.http.pages.history_views import history_of
@@ -491,3 +494,32 @@ def test_history_in_short_has_one_line_for_many_calls_of_one_name() -> None:
         ("step", "done", 700),
     ]
     assert lines[-1].lasted == pytest.approx(1.001)
+
+
+async def test_the_kept_executions_of_an_eternal_one_have_links() -> None:
+    app = df.App("eternal", keep_executions=3)
+
+    @app.orchestrator
+    async def eternal(context: df.OrchestrationContext, number: int) -> int:
+        await context.create_timer(context.current_utc_datetime)
+        if number < 5:
+            context.continue_as_new(number + 1)
+        return number
+
+    async with (
+        app.running(store="memory:") as client,
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=application(client)), base_url="http://localhost:7071"
+        ) as http,
+    ):
+        await client.start_new("eternal", "e-1", 1)
+        assert (await client.wait_for_completion("e-1")).output == 5
+        current = (await http.get("/instances/e-1")).text
+        earlier = (await http.get("/instances/e-1?execution=4")).text
+        gone = (await http.get("/instances/e-1?execution=1")).text
+
+    assert 'href="/instances/e-1?execution=4#timeline"' in current
+    assert "Execution 3</a>" in current and "Execution 2</a>" not in current
+    assert 'aria-current="true">Execution 4</a>' in earlier and "ContinuedAsNew" in earlier
+    assert "/instances/e-1?execution=4&amp;history=full#history" in earlier
+    assert "The history of execution 1 is not kept." in gone

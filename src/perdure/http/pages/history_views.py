@@ -39,7 +39,9 @@ def history_of(
 ) -> HistoryView:
     """The history as the address asks for it: `history` is the form, `before` the end of the part that is shown."""
     is_full = query.get("history") == "full"
-    form = {"history": "full"} if is_full else {}
+    number = count_of(query.get("execution", ""))
+    execution = {"execution": str(number)} if number else {}
+    form = {**execution, **({"history": "full"} if is_full else {})}
     told = compact_lines(history) if not is_full else None
     total = len(history) if told is None else len(told)
     end = min(count_of(query.get("before", "")) or total, total)
@@ -49,15 +51,15 @@ def history_of(
         is_full,
         lines,
         len(history),
-        f"{here}#history",
-        _address(here, {"history": "full"}),
+        _address(here, execution),
+        _address(here, {**execution, "history": "full"}),
         _address(here, {**form, "before": str(since)}) if since else "",
         _address(here, {**form, "before": str(end + LINES)}) if end < total else "",
     )
 
 
 def _address(here: str, asked: Mapping[str, str]) -> str:
-    return f"{here}?{urlencode(asked)}#history"
+    return f"{here}?{urlencode(asked)}#history" if asked else f"{here}#history"
 
 
 __all__ = ["HistoryView", "history_of"]

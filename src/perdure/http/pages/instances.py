@@ -66,12 +66,14 @@ async def instance_page(
     client, caller = client_of(request), caller_of(request)
     # The cursor first: if the instance changes in between, its stream begins with a frame that the page lacks.
     cursor = await cursor_of(client.gateway, request.path_params["id"])
-    one = await client.get_status(request.path_params["id"], True, True, True)
+    view = view_of(request.query_params)
+    one = await client.get_status(
+        request.path_params["id"], True, True, True, execution=view.execution or None
+    )
     if one is None:
         raise unknown(request)
     now = client.gateway.now()
     history = events_of(one)
-    view = view_of(request.query_params)
     timeline = timeline_of(history, now, view)
     children = [row for row in timeline.rows if row.instance_id] if timeline else []
     path = f"/instances/{quoted(one.instance_id)}"
@@ -96,6 +98,8 @@ async def instance_page(
         tasks=await _tasks(client, one),
         schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,
+        execution=view.execution,
+        begun=moment(history[0][0]) if history else one.created_time,
         links=Links(here, view) if timeline else None,
         values=_values(one),
         children=children[:CHILDREN],

@@ -149,6 +149,7 @@ class View:
     kind: str = ""
     sort: str = ""
     skip: int = 0
+    execution: int = 0  # of an eternal orchestration; 0 for the current one
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def view_of(query: Mapping[str, str]) -> View:
         kind=query.get("kind", ""),
         sort=_one_of(query.get("sort", ""), ("slowest",)),
         skip=count_of(query.get("skip", "")),
+        execution=count_of(query.get("execution", "")),
     )
 
 
@@ -71,6 +72,7 @@ class Links:
             "kind": view.kind,
             "sort": view.sort,
             "skip": str(view.skip or ""),
+            "execution": str(view.execution or ""),
         }
         asked = urlencode({name: value for name, value in query.items() if value})
         return f"{self.here}?{asked}#timeline" if asked else f"{self.here}#timeline"
