@@ -153,7 +153,7 @@ def task(**changes: Any) -> OpenTask:
         (
             {"due": NOW + timedelta(seconds=20)},
             "Due in less than a minute, today at 17:50 UTC.",
-            "less than a minute",
+            "< 1 min",
         ),
     ],
 )

@@ -263,3 +263,46 @@ def test_the_error_of_a_link_is_in_the_language_of_who_opens_it(http: TestClient
     assert (found.headers["content-language"], '<html lang="de">' in found.text) == ("de", True)
     assert "Dieser Link ist nicht vollständig." in found.text
     assert not re.findall(r"Forbidden|What PDR|Copy the whole link", found.text)
+
+
+def test_every_time_of_the_inbox_and_of_links_has_its_date_and_zone_on_hover(http: TestClient) -> None:
+    http.cookies.set("perdure_zone", "Asia/Tokyo")
+    link = http.post(f"{M}/instances/r-1/links", json={"event": "Decide"}, headers=as_key(ADMIN)).json()[
+        "url"
+    ]
+    pages = {
+        "inbox": (3, lambda: http.get("/inbox/r-1:0", headers=as_key(ADMIN)).text),
+        "link": (1, lambda: http.get(link).text),
+        "utc": (
+            1,
+            lambda: http.get(link, headers={"cookie": "perdure_zone=Asia/Tokyo; perdure_times=utc"}).text,
+        ),
+        "done": (1, lambda: http.post(link, data={"field.": "true"}).text),
+    }
+    for name, (count, look) in pages.items():
+        if name == "utc":
+            http.cookies.delete("perdure_zone")
+        zone = "UTC" if name in ("utc", "done") else "Asia/Tokyo"
+        shown = re.findall(r'<time datetime="([^"]+)" title="(\d{4}-\d\d-\d\d [\d:.]+) ([^"]+)">', look())
+        assert [given for _, _, given in shown] == [zone] * count, name
+        for instant, written, _ in shown:
+            local = datetime.fromisoformat(instant).astimezone(ZoneInfo(zone))
+            assert written.startswith(f"{local:%Y-%m-%d %H:%M:%S}"), name
+
+
+def test_a_page_for_staff_has_no_word_of_another_language(http: TestClient) -> None:
+    page = http.get("/instances/r-1", headers=as_key(ADMIN) | {"accept-language": "de"}).text
+    assert ("Yes" in page, "Ja" in page, "Fällig" in page) == (True, False, False)
+
+
+@pytest.mark.parametrize("given", [{"field.": "maybe"}, {}])
+def test_a_refused_answer_is_explained_in_the_language_of_the_visitor(
+    http: TestClient, given: dict[str, str]
+) -> None:
+    link = http.post(f"{M}/instances/r-1/links", json={"event": "Decide"}, headers=as_key(ADMIN)).json()[
+        "url"
+    ]
+    page = http.post(link, data=given, headers={"accept-language": "de"})
+    [said] = re.findall(r'<p class="problem" role="alert">([^<]*)', page.text)
+    assert (page.status_code, "must" in said, "required" in said) == (400, False, False)
+    assert said.endswith(("fehlt", "fehlt.", "Werte", "Werte.", "sein", "sein.")), said

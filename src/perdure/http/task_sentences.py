@@ -64,6 +64,8 @@ def due_in_short(task: OpenTask, now: datetime) -> str:
         return say("no deadline")
     if due <= now:
         return say("%(lasting)s late", lasting=lasting_of(now - due))
+    if due - now < timedelta(minutes=1):
+        return "< 1 min"  # words would need another case than in a sentence, in some languages
     if due - now < timedelta(days=1):
         return lasting_of(due - now)
     return f"{short_day(due)}, {clock_time(due).removesuffix(' UTC')}"

@@ -96,7 +96,7 @@ async def _by_form(request: Request) -> Response:
     )
 
 
-_decide_by_form = as_page(_by_form)
+_decide_by_form = as_page(_by_form, translated=True)
 
 
 async def _raise(request: Request, body: Raw | None) -> None:
@@ -222,7 +222,9 @@ def _event(request: Request) -> str:
 
 _PATH = DECIDE + "/{id}/{event:path}"
 ENDPOINTS = (
-    Endpoint(_PATH, ("GET",), as_page(look_at_question), "read", link="decide", is_page=True),
+    Endpoint(
+        _PATH, ("GET",), as_page(look_at_question, translated=True), "read", link="decide", is_page=True
+    ),
     Endpoint(_PATH, ("POST",), decide, "operate", link="decide", is_page=True),
 )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import PayloadError
-from perdure.http.languages import say
+from perdure.http.languages import ENGLISH, say, speech
 from perdure.model import payload
 from perdure.model.human_tasks import in_words
 from perdure.model.payload.choices import MEANINGS
@@ -30,6 +30,10 @@ _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _INPUT_TYPES = {"date": "date", "time": "time", "email": "email", "uri": "url"}
 _ITEMS = ("text", "integer", "number")  # the kinds of items whose list has a line for each
 _HINTS = {"date-time": "2026-01-31T17:30:00Z", "duration": "PT1H30M", "uuid": "", "decimal": "12.50"}
+
+
+class Said(str):
+    """Why what was typed into a field is refused, in the visitor's language."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Field:
         raise self._refusal(say("%(field)s is required", field=self.label))
 
     def _refusal(self, why: str) -> PayloadError:
-        return PayloadError(why, f"/{_escaped(self.name)}" if self.name else "")
+        return PayloadError(Said(why), f"/{_escaped(self.name)}" if self.name else "")
 
 
 # ------------------------------------------------------------------------------------- schema to fields
@@ -96,7 +100,9 @@ class Field:
 def fields_of(schema: Schema | None) -> tuple[Field, ...]:
     """The fields of a form for a schema; one JSON field without a schema."""
     if schema is None:
-        return (Field("", "json", "Data", "Any JSON value. Leave empty for no data.", required=False),)
+        return (
+            Field("", "json", say("Data"), say("Any JSON value. Leave empty for no data."), required=False),
+        )
     whole, nullable = _resolved(schema, schema)
     properties = whole.get("properties")
     if whole.get("type") != "object" or not isinstance(properties, Mapping) or nullable or not properties:
@@ -179,7 +185,7 @@ def _kind(found: Schema) -> str:
 
 def _label(part: Schema, found: Schema, name: str) -> str:
     title = part.get("title") or (found.get("title") if found.get("type") != "object" else None)
-    return str(title) if title and "enum" not in found else in_words(name) or "Data"
+    return str(title) if title and "enum" not in found else in_words(name) or say("Data")
 
 
 def _choices(found: Schema) -> tuple[tuple[str, str], ...]:
@@ -281,6 +287,8 @@ def _read_json(field: Field, text: str) -> str:
         return bytes(payload.check(text.encode())).decode()
     except PayloadError as error:
         said = str(error.args[0])
+        if speech().language != ENGLISH:  # the reason is in English
+            raise field._refusal(say("%(field)s is not valid JSON", field=field.label)) from None
         told = f"is {said}" if said.startswith("not ") else f"is invalid: {said}"
         raise field._refusal(f"{field.label} {told}") from None
 
@@ -300,4 +308,4 @@ def _escaped(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-__all__ = ["Field", "fields_of", "help_of", "read_fields", "typed_of"]
+__all__ = ["Field", "Said", "fields_of", "help_of", "read_fields", "typed_of"]

@@ -291,18 +291,25 @@ def _see(request: Request, done: str, task_id: str) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("/inbox", ("GET",), as_page(inbox), "decide", is_page=True),
-    Endpoint("/inbox", ("POST",), as_page(save_view), "decide", is_page=True),
-    Endpoint("/inbox/{task}", ("GET",), as_page(inbox), "decide", is_page=True),
+    Endpoint("/inbox", ("GET",), as_page(inbox, translated=True), "decide", is_page=True),
+    Endpoint("/inbox", ("POST",), as_page(save_view, translated=True), "decide", is_page=True),
+    Endpoint("/inbox/{task}", ("GET",), as_page(inbox, translated=True), "decide", is_page=True),
     Endpoint(
-        "/inbox/{task}/complete", ("POST",), as_page(complete), "decide", is_page=True, name="complete_task"
+        "/inbox/{task}/complete",
+        ("POST",),
+        as_page(complete, translated=True),
+        "decide",
+        is_page=True,
+        name="complete_task",
     ),
-    Endpoint("/inbox/{task}/decisions", ("POST",), as_page(open_decisions), "decide", is_page=True),
+    Endpoint(
+        "/inbox/{task}/decisions", ("POST",), as_page(open_decisions, translated=True), "decide", is_page=True
+    ),
     *(
         Endpoint(
             f"/inbox/{{task}}/{verb}",
             ("POST",),
-            as_page(_move(verb)),
+            as_page(_move(verb), translated=True),
             "decide",
             is_page=True,
             name=f"{verb}_task",

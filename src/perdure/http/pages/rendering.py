@@ -28,6 +28,7 @@ from perdure.http.languages import (
 )
 from perdure.http.mounting import prefix_of, quoted
 from perdure.http.pages.csrf import set_token, token_of
+from perdure.http.pages.forms import Said
 from perdure.http.pages.looks import LANGUAGE, TIMES, ZONE, speech_of, theme_of
 from perdure.http.principal import caller_of
 from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
@@ -65,11 +66,24 @@ _REFUSALS = (
 )
 """What a catalogue has for the pages of errors: headings, and why a link is refused."""
 _IN_SHORT = {
+    "payload": "The answer does not fit the question. Check what you have entered. Nothing was sent.",
+    "event-refused": "The answer does not fit the question. Check what you have entered. Nothing was sent.",
+    "idempotency-conflict": "This form was sent before, with another answer. The first answer counts.",
+    "instance-finished": "The instance has finished, so there is nothing left to decide.",
+    "instance-not-found": "The instance no longer exists.",
+    "overloaded": "The server is busy. Nothing was sent. Try again in a few seconds.",
+    "rate-limited": "There were too many requests. Wait a few seconds, and try again.",
+    "engine-stopped": "The server is stopping. Nothing was sent. Try again in a few seconds.",
+    "store": "The database is away. Nothing was sent. Try again in a few seconds.",
+    "unauthenticated": "Sign in, and try again.",
     "task-held": "Another person has claimed this task. Nothing was changed.",
     "task-refused": "Your answer cannot count for this task. It is for another role, or needs another person.",
     "task-closed": "This task is no longer open. Nothing was sent.",
 }
 """What other languages than English say for some errors. The errors themselves are in English."""
+
+_IS_TRANSLATED = "perdure.translated"
+"""Where the scope of a request says that its page is translated."""
 
 _KINDS = {
     "activity": "activity",
@@ -87,7 +101,9 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
     client = client_of(request)
     token = token_of(request)
     spoken = speech_of(request)
-    is_for_outsiders = template == "error.html" and not caller_of(request).scopes
+    is_for_outsiders = template == "error.html" and (
+        request.scope.get(_IS_TRANSLATED, False) or not caller_of(request).scopes
+    )
     if template not in _TRANSLATED and not is_for_outsiders:
         spoken = replace(spoken, language=ENGLISH)
     with speaking(spoken):
@@ -136,17 +152,22 @@ def told(request: Request, error: PerdureError) -> str:
     """The text of an error that a page shows. The audit log gets its code."""
     request.scope[CODE] = error.code
     in_short = _IN_SHORT.get(error.code)
-    return outward(error) if in_short is None or speech().language == ENGLISH else say(in_short)
+    is_said = isinstance(next(iter(error.args), ""), Said)
+    return outward(error) if in_short is None or is_said or speech().language == ENGLISH else say(in_short)
 
 
-def as_page(handler: Handler) -> Handler:
-    """Turn errors into pages instead of problem documents, unless the caller accepts JSON."""
+def as_page(handler: Handler, *, translated: bool = False) -> Handler:
+    """Turn errors into pages instead of problem documents, unless the caller accepts JSON.
+
+    A `translated` page and its errors are in the visitor's language. The others are in English as a whole.
+    """
 
     @wraps(handler)
     async def shown(request: Request) -> Response:
         if _wants_json(request):
             return await handler(request)
-        with speaking(speech_of(request)):
+        request.scope[_IS_TRANSLATED] = translated
+        with speaking(speech_of(request) if translated else replace(speech_of(request), language=ENGLISH)):
             return await answered(request)
 
     async def answered(request: Request) -> Response:
@@ -184,6 +205,7 @@ def error_page(request: Request, problem: ProblemResponse) -> Response:
         status=problem.status_code,
         heading=problem.problem["title"],
         detail=problem.problem["detail"],
+        in_short=_IN_SHORT.get(problem.problem["code"], ""),
         number=problem.problem["number"],
         again=again if request.method == "GET" else "",
     )
