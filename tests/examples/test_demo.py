@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.claims.connections import BANK_BOOK
+from examples.claims.demo.__main__ import delete_earlier
 from examples.claims.demo.report import audit, book_in
 from examples.claims.demo.stage import Run, Stage
 from examples.claims.ledger import Ledger
@@ -69,6 +70,15 @@ def test_the_demo_survives_a_kill_and_the_next_run_goes_on_from_there(tmp_path):
     assert "claims-demo.db exists" in printed
     again = numbers_in(printed)
     assert (again["filed"], again["lost"], again["paid twice"]) == (40 + len(SCENARIOS), 0, 0), printed
+
+
+def test_a_fresh_demo_keeps_no_book_of_an_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMS_HOME", str(tmp_path))
+    for name in ("claims-demo.db", "claims-people.db", "bank.db", "bank.db-wal", "post.db", "photos.db"):
+        (tmp_path / name).touch()
+    (tmp_path / "mine.db").touch()
+    delete_earlier(tmp_path / "claims-demo.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.db"]
 
 
 def test_a_csv_that_cannot_be_read_ends_the_demo_before_anything_starts(tmp_path):

@@ -66,6 +66,11 @@ LATE = slice(10, None, 100)  # the adjusters leave these claims, which are the s
 LEFT = slice(7, None, 20)  # the desk leaves these to you
 UNSEEN = slice(5, None, 25)  # these come from the app without a photo, and their customers are asked for one
 ODD_PHOTOS: tuple[Looks, ...] = ("seen", "whole")
+OF_THE_SERVICES = (
+    "bank.db*",
+    "photos.db*",
+    "post.db*",
+)  # a bank that remembers would have paid unknown claims
 OFFICE_PORT = 7061
 YOU = df.Person("you@insurer.example", ("adjuster", "supervisor"))
 FOR_TODAY = timedelta(days=1)
@@ -370,7 +375,7 @@ def main() -> int:
     claims = _claims(options.claims)
     database = home() / DATABASE
     if options.fresh:
-        _delete(database)
+        delete_earlier(database)
     console.print(f"{database} {'exists: this run continues with it' if database.exists() else 'is new'}.")
     code = 1
     try:
@@ -431,15 +436,19 @@ def _claims(count: int) -> list[Claim]:
     return claims
 
 
-def _delete(database: Path) -> None:
-    """Remove the database, the other files and the outbox of earlier runs, unless a server uses them."""
+def delete_earlier(database: Path) -> None:
+    """Remove the database, the other files and the outbox of earlier runs, unless a server uses them.
+
+    The photos stay: their names are digests, so they can be of any run.
+    """
     with suppress(FileNotFoundError), open(f"{database}.server") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = json.load(lock)["pid"]
             sys.exit(f"process {pid} still serves {database}. Stop it first: kill {pid}")
-    for file in home().glob("claims-*"):
+    files = (file for pattern in ("claims-*", *OF_THE_SERVICES) for file in home().glob(pattern))
+    for file in files:
         file.unlink()
     shutil.rmtree(home() / "outbox", ignore_errors=True)
 
