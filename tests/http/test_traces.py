@@ -57,6 +57,4 @@ def test_the_page_of_an_instance_exports_the_trace(http: TestClient) -> None:
 
     page = http.get("/instances/e-1").text
 
-    assert (
-        f'<a class="soft" href="{M}/instances/e-1/trace" download="trace.json">export this trace</a>' in page
-    )
+    assert f'<a href="{M}/instances/e-1/trace" download="trace.json">Export this trace</a>' in page
