@@ -144,6 +144,28 @@ def test_the_pages_of_links_are_accessible(site: Site, page: Page) -> None:
     demand_accessible(page)
     page.goto(link_of(site, **{"for": ADA, "roles": ["adjuster"]}))
     demand_accessible(page)
+    page.goto(link_of(site)[:-3])
+    demand_accessible(page)
+
+
+def test_the_pages_after_an_answer_are_accessible(site: Site, page: Page) -> None:
+    number = page.viewport_size["width"] if page.viewport_size else 0
+    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False, timeout=60) as http:
+        http.post(f"{M}/orchestrators/open_door/door-{number}")
+        http.get(f"{M}/instances/door-{number}?wait=1")
+        wanted = {"event": "anything at all"}
+        url = http.post(f"{M}/instances/door-{number}/links", json=wanted).json()["url"]
+    page.goto(url)
+    page.fill("textarea", "not JSON")
+    page.get_by_role("button", name="Send the answer").click()
+    assert page.get_by_role("alert").is_visible()
+    demand_accessible(page)
+    page.fill("textarea", "1")
+    page.get_by_role("button", name="Send the answer").click()
+    page.get_by_role("heading", name="Thank you").wait_for()
+    demand_accessible(page)
+    page.goto(url)
+    demand_accessible(page)
 
 
 def test_the_list_of_shortcuts_is_accessible(site: Site, page: Page) -> None:
