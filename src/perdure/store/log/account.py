@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from perdure.errors import StoreUnusable, needing
+from perdure.store.log.port import Unknown
 
 SETTING: Final = "AzureWebJobsStorage"
 _SCOPE: Final = "https://storage.azure.com/.default"
@@ -26,6 +27,9 @@ _EMULATOR_KEY: Final = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 _EARLY: Final = 300.0  # seconds before a token ends at which another one is asked for
+_AGAIN: Final = 5.0  # seconds until a failed renewal is tried again
+_NO_IDENTITY: Final = ("ClientAuthenticationError", "CredentialUnavailableError")
+"""Errors of azure-identity that another attempt does not mend."""
 
 Sign = Callable[[str, str, dict[str, str]], str]
 """Adds headers for a verb and an URL; returns the query to append to the URL, "" for none."""
@@ -73,10 +77,14 @@ def _of_connection_string(text: str, setting: str) -> Account:
         raise StoreUnusable(
             f"{setting} names no account: it needs AccountName, or TableEndpoint and BlobEndpoint"
         )
-    if "sharedaccesssignature" in parts:
+    for endpoint in (tables, blobs):
+        _demand_address(endpoint, setting)
+    if parts.get("sharedaccesssignature"):
         sas = parts["sharedaccesssignature"].lstrip("?")
         return Account(name or _host_name(tables), tables, blobs, _signature(sas), _signature(sas))
     key = _key(parts.get("accountkey", ""), setting)
+    if not name:
+        raise StoreUnusable(f"{setting} has an AccountKey and no AccountName: requests are signed with both")
     return Account(name, tables, blobs, _table_key(name, key), _blob_key(name, key))
 
 
@@ -86,6 +94,15 @@ def _endpoint(parts: Mapping[str, str], kind: str, name: str) -> str:
         return given.rstrip("/")
     protocol = parts.get("defaultendpointsprotocol", "https")
     return f"{protocol}://{name}.{kind}.{parts.get('endpointsuffix', 'core.windows.net')}"
+
+
+def _demand_address(endpoint: str, setting: str) -> None:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StoreUnusable(
+            f"{setting} names the endpoint {endpoint!r}: it must begin with https:// and a host name. Check "
+            "DefaultEndpointsProtocol, TableEndpoint and BlobEndpoint"
+        )
 
 
 def _host_name(endpoint: str) -> str:
@@ -171,7 +188,9 @@ def _of_identity(found: Mapping[str, str], setting: str) -> Account:
         raise StoreUnusable(
             f"{setting}__tableServiceUri and {setting}__blobServiceUri are needed both, or __accountName"
         )
-    sign = _Tokens(_credential(found)).sign
+    for endpoint in (tables, blobs):
+        _demand_address(endpoint, setting)
+    sign = Tokens(_credential(found)).sign
     return Account(name or _host_name(tables), tables.rstrip("/"), blobs.rstrip("/"), sign, sign)
 
 
@@ -184,23 +203,40 @@ def _credential(found: Mapping[str, str]) -> Any:
     return DefaultAzureCredential(managed_identity_client_id=client)
 
 
-class _Tokens:
-    """Asks for a token once an hour. From any thread."""
+class Tokens:
+    """Asks for a token once an hour. From any thread.
+
+    A token that has not ended yet is used while its renewal fails.
+    """
 
     def __init__(self, credential: Any) -> None:
         self._credential = credential
         self._lock = threading.Lock()
-        self._token, self._until = "", 0.0
+        self._token, self._renewed_at, self._ends_at = "", 0.0, 0.0
 
     def sign(self, verb: str, url: str, headers: dict[str, str]) -> str:
         del verb, url
         with self._lock:
-            if time.monotonic() >= self._until:
-                found = self._credential.get_token(_SCOPE)
-                lasts = found.expires_on - time.time_ns() / 1e9
-                self._token, self._until = found.token, time.monotonic() + max(0.0, lasts - _EARLY)
+            if time.monotonic() >= self._renewed_at:
+                self._renew()
             headers["Authorization"] = f"Bearer {self._token}"
         return ""
 
+    def _renew(self) -> None:
+        """Raises Unknown when the identity cannot be asked now, StoreUnusable when there is none."""
+        now = time.monotonic()
+        try:
+            found = self._credential.get_token(_SCOPE)
+        except Exception as error:  # a credential of any kind, with errors of its own
+            if now < self._ends_at:
+                self._renewed_at = now + _AGAIN
+                return
+            if type(error).__name__ in _NO_IDENTITY:
+                raise StoreUnusable(f"the identity of this machine gives no token: {error}") from error
+            raise Unknown(f"the identity of this machine: {type(error).__name__} {error}", _AGAIN) from error
+        lasts = found.expires_on - time.time_ns() / 1e9
+        self._token, self._ends_at = found.token, now + lasts
+        self._renewed_at = now + max(lasts - _EARLY, lasts / 2)
 
-__all__ = ["SETTING", "Account", "account_of"]
+
+__all__ = ["SETTING", "Account", "Tokens", "account_of"]

@@ -33,7 +33,7 @@ from perdure.store.log.azure_rows import (
     worst_status,
 )
 from perdure.store.log.port import LARGEST, Head, Missing, Moved, Record, Trimmed, Unknown
-from perdure.store.log.requests import Answer, Requests
+from perdure.store.log.requests import BUSY, Answer, Requests, retry_after
 
 if TYPE_CHECKING:
     from perdure.store.log.account import Account
@@ -153,8 +153,8 @@ class AzureLog:
             "MaxDataServiceVersion": "3.0",
         }
         answer = self._requests.ask("POST", "$batch", body, kind)
-        if answer.status == 202 and worst_status(answer) in (408, 429, 500, 503):
-            raise Unknown(reason_of(answer))
+        if answer.status == 202 and worst_status(answer) in BUSY:
+            raise Unknown(reason_of(answer), retry_after(answer))
         return answer
 
     # ---------------------------------------------------------------------------------------------- reading

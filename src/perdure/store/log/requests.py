@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from perdure.store.log.account import Sign
 
 VERSION: Final = "2020-12-06"
-_BUSY: Final = (408, 429, 500, 502, 503, 504)
+BUSY: Final = (408, 429, 500, 502, 503, 504)
 _REFUSED: Final = (401, 403)
+_WHY: Final = {
+    "AuthenticationFailed": "the account key or the signature is wrong, or the signature has run out",
+    "AuthorizationFailure": "the account key or the signature is wrong, or a firewall of the account does not let "
+    "this machine in",
+    "AuthorizationPermissionMismatch": "the identity lacks the roles Storage Table Data Contributor and Storage Blob "
+    "Data Contributor, or the signature lacks a permission",
+}
 
 
 class Answer(NamedTuple):
@@ -89,16 +96,12 @@ class Requests:
         return self._connection
 
     def _judged(self, answer: Answer) -> Answer:
-        if answer.status in _BUSY:
-            after = answer.headers.get("retry-after", "0")
-            seconds = float(after) if after.isdigit() else 0.0
-            raise Unknown(f"{self._host} answered {answer.status} {said(answer)}", seconds)
+        if answer.status in BUSY:
+            raise Unknown(f"{self._host} answered {answer.status} {said(answer)}", retry_after(answer))
         if answer.status in _REFUSED:
-            raise StoreUnusable(
-                f"{self._host} refuses the request ({answer.status} {said(answer)}): the account key or the "
-                "signature is wrong or has run out, or the identity lacks the roles Storage Table Data Contributor "
-                "and Storage Blob Data Contributor"
-            )
+            code = said(answer)
+            why = _WHY.get(code, "; or ".join(_WHY.values()))
+            raise StoreUnusable(f"{self._host} refuses the request ({answer.status} {code}): {why}")
         return answer
 
     def unexpected(self, answer: Answer, what: str) -> StoreUnusable:
@@ -111,10 +114,21 @@ class Requests:
             connection.close()
 
 
+def retry_after(answer: Answer) -> float:
+    """How many seconds the service asks to wait: its header is a number or a date."""
+    after = answer.headers.get("retry-after", "0").strip()
+    if after.isdigit():
+        return float(after)
+    try:
+        return max(0.0, parsedate_to_datetime(after).timestamp() - answer.date)
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
 def said(answer: Answer) -> str:
     """The code of an error, and what else is short enough to show."""
     code = answer.headers.get("x-ms-error-code", "")
     return code or answer.body[:200].decode("utf-8", "replace").replace("\n", " ").strip()
 
 
-__all__ = ["Answer", "Requests", "said"]
+__all__ = ["BUSY", "Answer", "Requests", "retry_after", "said"]
