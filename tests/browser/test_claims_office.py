@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import perdure as df
 from examples.claims import app, connections
@@ -87,8 +87,8 @@ def adjuster(browser: Browser, server: Site, name: str) -> Page:
     return page
 
 
-def file_claim(page: Page, opened: Site, photo: Path, repair: str) -> str:
-    page.goto(f"{opened.url}/file")
+def tell(page: Page, repair: str) -> None:
+    """Fill in the first step."""
     page.get_by_label("Policy number").fill("V-318-2046")
     page.get_by_label("A crash with another car").check()
     for label, value in (("Day", "26"), ("Month", "11"), ("Year", "2026")):
@@ -98,6 +98,11 @@ def file_claim(page: Page, opened: Site, photo: Path, repair: str) -> str:
     page.get_by_label("No", exact=True).check()
     page.get_by_label("There is none").check()
     page.get_by_role("button", name="Next: photos").click()
+
+
+def file_claim(page: Page, opened: Site, photo: Path, repair: str) -> str:
+    page.goto(f"{opened.url}/file")
+    tell(page, repair)
     page.set_input_files("input[multiple]", photo)
     expect(page.get_by_text("1 sent")).to_be_visible()
     page.get_by_role("button", name="Next: check").click()
@@ -108,6 +113,22 @@ def file_claim(page: Page, opened: Site, photo: Path, repair: str) -> str:
     found = re.search(r"/claim/(VI-\d+)/", page.url)
     assert found is not None
     return found[1]
+
+
+def test_a_photo_that_is_chosen_before_the_script_has_come_is_sent(
+    browser: Browser, offices: tuple[Site, Site], photo: Path
+) -> None:
+    _, opened = offices
+    page = a_page(browser, PHONE)
+    held: list[Route] = []
+    page.route("**/claimant.js*", lambda route: held.append(route))
+    page.goto(f"{opened.url}/file", wait_until="commit")
+    tell(page, "5,000")
+    page.set_input_files("input[multiple]", photo)
+    expect(page.get_by_text("0 sent")).to_be_visible()
+    held[-1].continue_()
+    expect(page.get_by_text("1 sent")).to_be_visible()
+    page.context.close()
 
 
 def decide(page: Page, server: Site, claim_id: str, verdict: str, reason: str) -> None:

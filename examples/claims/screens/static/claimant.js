@@ -7,10 +7,12 @@ const tally = document.querySelector("[data-tally]");
 let waiting = 0;
 
 for (const input of document.querySelectorAll("[data-upload]")) {
-  input.addEventListener("change", () => {
-    for (const file of input.files) send(file);
-    input.value = "";
-  });
+  input.addEventListener("change", () => take(input));
+}
+
+function take(input) {
+  for (const file of input.files) send(file);
+  input.value = "";
 }
 
 for (const input of document.querySelectorAll("[data-chosen]")) {
@@ -121,3 +123,6 @@ async function follow() {
 }
 
 if (status) setTimeout(follow, 1000);
+
+// Photos that were chosen before this script came.
+for (const input of document.querySelectorAll("[data-upload]")) take(input);
