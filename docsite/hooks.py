@@ -31,6 +31,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "events-and-approvals.md",
             "people-in-the-loop.md",
             "identity.md",
+            "add-a-language.md",
             "entities.md",
             "call-http.md",
             "webhooks.md",
