@@ -123,6 +123,27 @@ async def test_the_same_form_sent_twice_is_one_claim_and_a_stranger_gets_no_link
     assert len(await claims_of(visitor)) == 1
 
 
+@pytest.mark.parametrize("changes", [{"account": "DE99 9999"}, {"account": "DE99 9999", "repair": "9,900"}])
+async def test_a_form_that_is_sent_again_with_another_account_changes_nothing(visitor, monkeypatch, changes):
+    await visitor.files([jpeg()])
+    [claim_id] = await claims_of(visitor)
+    status = await visitor.env.client.get_status(claim_id, show_input=True)
+    person = status.input["person"]
+    monkeypatch.setitem(REACH, "account", changes.pop("account"))
+    again = await visitor.files([jpeg()], **changes)
+    assert (again.status_code, "/claim/" in again.text) == (409, False)
+    assert visitor.people.find(person).account != REACH["account"]
+    assert len(await claims_of(visitor)) == 1
+
+
+async def test_more_photos_than_a_claim_can_have_are_told_in_words(visitor):
+    eleven = [jpeg((20 * n, 1, 1)) for n in range(11)]
+    answer = await visitor.post("/file", FIRST | {"step": "photos"}, eleven)
+    assert (answer.status_code, "one claim can have 10 photos" in answer.text) == (422, True)
+    assert len(re.findall(r'name="photo" value=', answer.text)) == 10
+    assert FIRST["words"] in answer.text
+
+
 async def test_a_person_is_in_no_history_and_erasing_them_leaves_histories_that_verify(visitor):
     answer = await visitor.files([jpeg()])
     [claim_id] = await claims_of(visitor)
@@ -197,6 +218,7 @@ async def test_a_claimant_is_erased_everywhere_while_a_claim_runs_and_after_it_h
     [
         ({"policy": "V-1"}, "do not know this number"),
         ({"year": "1999"}, "more than 3 years ago"),
+        ({"year": "2023", "month": "11", "day": "30"}, "more than 3 years ago"),
         ({"year": "2027"}, "is in the future"),
         ({"month": "13"}, "no day of the calendar"),
         ({"day": "<script>"}, "no day of the calendar"),

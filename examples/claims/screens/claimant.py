@@ -18,13 +18,17 @@ from starlette.routing import Route
 
 import perdure as df
 from examples.claims.model import Documents
+from examples.claims.people import UNKNOWN
 from examples.claims.screens.filing import KINDS, PLACES, REPORTS, Filing, photo_in, photo_token
 from examples.claims.screens.pages import render
 from examples.claims.screens.room import Room, room_of
 from examples.claims.screens.standing import Standing, standing_of
-from examples.claims.services.photos.store import MOST_PHOTOS, PhotoRefused
+from examples.claims.services.photos.store import MOST_PHOTOS, PhotoRefused, Refusal
 
 CHUNK = 64 * 1024
+MOST_FILES = (
+    5 * MOST_PHOTOS
+)  # of a form: too many photos are told in words, and the form keeps what was typed
 STEPS = {"what": "file-1.html", "photos": "file-2.html", "check": "file-3.html"}
 
 
@@ -41,7 +45,7 @@ async def new_claim(request: Request) -> Response:
 async def file_step(request: Request) -> Response:
     """From one step to the next, or back. A step with a fault comes again, with what was typed."""
     room = room_of(request)
-    async with request.form(max_files=MOST_PHOTOS, max_fields=200) as form:
+    async with request.form(max_files=MOST_FILES, max_fields=200) as form:
         filing = Filing.of(form, room.links)
         refused = await _uploaded(room, filing, form.getlist("file"))
         came_from, wish = str(form.get("step", "what")), str(form.get("go", "on"))
@@ -81,9 +85,13 @@ async def show_new_photo(request: Request) -> Response:
 
 
 async def _send(request: Request, room: Room, filing: Filing) -> Response:
-    claim = filing.claim()
+    claim, claimant = filing.claim(), filing.claimant()
+    already = render(request, "already.html", 409, claim_id=claim.claim_id)
     known = room.people.find(filing.person)
-    room.people.add(filing.claimant(), filing.person)
+    if await room.client.get_status(claim.claim_id) is None:
+        room.people.add(claimant, filing.person)
+    elif known != claimant:  # the account of a claim that is filed is changed on its own page only
+        return already
     try:
         await room.client.start_new(
             "claims_orchestrator",
@@ -92,10 +100,10 @@ async def _send(request: Request, room: Room, filing: Filing) -> Response:
             on_existing="reject",
             operation_id=f"file-{filing.person}",
         )
-    except df.InstanceExists:
-        if known == type(known)():
+    except (df.InstanceExists, df.IdempotencyConflict):
+        if known == UNKNOWN:
             room.people.erase(filing.person)
-        return render(request, "already.html", 409, claim_id=claim.claim_id)
+        return already
     return RedirectResponse(room.links.path_of(claim.claim_id), 303)
 
 
@@ -110,7 +118,11 @@ async def _uploaded(room: Room, filing: Filing, files: Sequence[object]) -> list
         except PhotoRefused as refused:
             problems.append(f"{file.filename[:80]}: {refused}")
         else:
-            filing.photos = tuple(dict.fromkeys((*filing.photos, digest)))[:MOST_PHOTOS]
+            photos = tuple(dict.fromkeys((*filing.photos, digest)))
+            if len(photos) > MOST_PHOTOS:
+                problems.append(f"{file.filename[:80]}: {Refusal.TOO_MANY}")
+            else:
+                filing.photos = photos
     return problems
 
 
@@ -164,7 +176,7 @@ async def add_to_claim(request: Request) -> Response:
     standing = await _standing(room, claim_id)
     if standing is None:
         return render(request, "wait.html", 503)
-    async with request.form(max_files=MOST_PHOTOS, max_fields=50) as form:
+    async with request.form(max_files=MOST_FILES, max_fields=50) as form:
         filing = Filing.of(form, room.links)
         problems = await _uploaded(room, filing, form.getlist("file"))
         wish = str(form.get("add", ""))

@@ -159,6 +159,6 @@ def _day_problem(happened: date | None, today: date) -> str:
     shown = f"{happened.day} {happened:%B} {happened.year}"
     if happened > today:
         return f"{shown} is in the future. Enter the day it happened."
-    if happened.year < today.year - OLDEST:
+    if (happened.year + OLDEST, happened.month, happened.day) < (today.year, today.month, today.day):
         return f"{shown} is more than {OLDEST} years ago. We cannot take such a claim here: please call us."
     return ""
