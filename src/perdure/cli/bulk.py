@@ -13,22 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perdure.cli.filters import (
-    CreatedAfterOption,
-    CreatedBeforeOption,
-    EndedAfterOption,
-    EndedBeforeOption,
-    FailureOption,
-    NameOption,
-    OlderThanOption,
-    ParentOption,
-    ParkedOption,
-    PrefixOption,
-    StatusOption,
-    TagOption,
-    WaitingForOption,
-    read_selection,
-)
+from perdure.cli.filters import ALL, selecting
 from perdure.cli.options import ReasonOption, on_hub
 from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import (
@@ -93,19 +78,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         recursive: Annotated[
             bool, typer.Option("--recursive", help="Also terminate their sub-orchestrations.")
         ] = False,
-        status: StatusOption = None,
-        name: NameOption = None,
-        prefix: PrefixOption = None,
-        tag: TagOption = None,
-        waiting_for: WaitingForOption = None,
-        parked: ParkedOption = False,
-        older_than: OlderThanOption = None,
-        created_before: CreatedBeforeOption = None,
-        created_after: CreatedAfterOption = None,
-        ended_before: EndedBeforeOption = None,
-        ended_after: EndedAfterOption = None,
-        failure: FailureOption = None,
-        parent: ParentOption = None,
+        which: Which = ALL,
         everything: Annotated[
             bool, typer.Option("--all", help="Select every instance the command applies to.")
         ] = False,
@@ -118,21 +91,6 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         ] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     ) -> None:
-        which = read_selection(
-            status,
-            name,
-            prefix,
-            tag,
-            waiting_for,
-            older_than,
-            created_before,
-            created_after,
-            parked,
-            ended_before,
-            ended_after,
-            failure,
-            parent,
-        )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)
         order = Order(target, asked, words.past, yes, dry_run, at_most)
@@ -145,7 +103,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         words.help
         + "\n\nPass ids, or use filters. With filters, you are asked to confirm the number of instances."
     )
-    told = on_hub(command)
+    told = on_hub(selecting(command))
     signature = inspect.signature(told)
     kept = [p for p in signature.parameters.values() if p.name not in words.without]
     told.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]

@@ -1,19 +1,19 @@
 """Options that select instances, and the filter they form together."""
 
-from __future__ import annotations
-
+import inspect
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from perdure.cli.options import read_tags
+from perdure.cli.target import HubTarget
+from perdure.engine.client.bulk import Which
 from perdure.model.durations import duration
 from perdure.model.instances import RuntimeStatus
-
-if TYPE_CHECKING:
-    from perdure.engine.client.bulk import Which
 
 
 def _status(given: str) -> RuntimeStatus:
@@ -122,19 +122,19 @@ def read_duration(given: str, option: str) -> timedelta:
 
 
 def read_selection(
-    status: list[RuntimeStatus] | None,
-    name: str | None,
-    prefix: str | None,
-    tag: list[str] | None,
-    waiting_for: str | None,
-    older_than: str | None,
-    created_before: datetime | None,
-    created_after: datetime | None,
-    parked: bool = False,
-    ended_before: datetime | None = None,
-    ended_after: datetime | None = None,
-    failure: str | None = None,
-    parent: str | None = None,
+    status: StatusOption = None,
+    name: NameOption = None,
+    prefix: PrefixOption = None,
+    tag: TagOption = None,
+    waiting_for: WaitingForOption = None,
+    parked: ParkedOption = False,
+    older_than: OlderThanOption = None,
+    created_before: CreatedBeforeOption = None,
+    created_after: CreatedAfterOption = None,
+    ended_before: EndedBeforeOption = None,
+    ended_after: EndedAfterOption = None,
+    failure: FailureOption = None,
+    parent: ParentOption = None,
 ) -> Which:
     """The filter that the options form; empty if no option was given."""
     if older_than is not None and created_before is not None:
@@ -156,3 +156,29 @@ def read_selection(
         "parent": parent,
     }
     return given if any(given.values()) else {}
+
+
+ALL: Which = {}
+"""The selection of a command without filters."""
+_SELECTION = tuple(inspect.signature(read_selection).parameters.values())
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that select instances, in the place of its parameter `which`.
+
+    The command gets the filter that they form. `on_hub` comes above this decorator.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    target, *own = inspect.signature(command).parameters.values()
+
+    @wraps(command)
+    def run(target: HubTarget, **values: Any) -> None:
+        which = read_selection(**{one.name: values.pop(one.name) for one in _SELECTION})
+        command(target, which=which, **values)
+
+    parameters = [target]
+    for one in own:
+        parameters += _SELECTION if one.name == "which" else [one.replace(annotation=hints[one.name])]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run

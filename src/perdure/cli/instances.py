@@ -6,26 +6,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from perdure.cli.filters import (
-    BuiltInOption,
-    CreatedAfterOption,
-    CreatedBeforeOption,
-    EndedAfterOption,
-    EndedBeforeOption,
-    FailureOption,
-    NameOption,
-    OlderThanOption,
-    ParentOption,
-    ParkedOption,
-    PrefixOption,
-    StatusOption,
-    TagOption,
-    WaitingForOption,
-    read_selection,
-)
+from perdure.cli.filters import ALL, BuiltInOption, selecting
 from perdure.cli.options import InputOption, InstanceArgument, on_hub, read_input, read_tags
 from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import EXIT_CODES, REFUSED, fail_with, output, print_json, print_table, status_text
+from perdure.engine.client.bulk import Which
 from perdure.engine.client.client import Client
 from perdure.engine.client.searching import Order
 from perdure.errors import InstanceNotFound
@@ -118,21 +103,10 @@ def status(
 
 @commands.command("list", epilog=EXIT_CODES)
 @on_hub
+@selecting
 def list_(
     target: HubTarget,
-    status: StatusOption = None,
-    name: NameOption = None,
-    prefix: PrefixOption = None,
-    waiting_for: WaitingForOption = None,
-    tag: TagOption = None,
-    parked: ParkedOption = False,
-    older_than: OlderThanOption = None,
-    created_before: CreatedBeforeOption = None,
-    created_after: CreatedAfterOption = None,
-    ended_before: EndedBeforeOption = None,
-    ended_after: EndedAfterOption = None,
-    failure: FailureOption = None,
-    parent: ParentOption = None,
+    which: Which = ALL,
     built_in: BuiltInOption = False,
     order: Annotated[
         Order,
@@ -156,22 +130,7 @@ def list_(
     A filter without an index, such as a tag, searches for about a second,
     and says how far back.
     """
-    which = read_selection(
-        status,
-        name,
-        prefix,
-        tag,
-        waiting_for,
-        older_than,
-        created_before,
-        created_after,
-        parked,
-        ended_before,
-        ended_after,
-        failure,
-        parent,
-    )
-    which["built_in"] = _with_built_in(built_in, parked, name)
+    which["built_in"] = built_in or _shows_built_in(which)
     page = target.ask(
         lambda client: client.query(
             **which,
@@ -200,21 +159,10 @@ def list_(
 
 @commands.command("count", epilog=EXIT_CODES)
 @on_hub
+@selecting
 def count_(
     target: HubTarget,
-    status: StatusOption = None,
-    name: NameOption = None,
-    prefix: PrefixOption = None,
-    waiting_for: WaitingForOption = None,
-    tag: TagOption = None,
-    parked: ParkedOption = False,
-    older_than: OlderThanOption = None,
-    created_before: CreatedBeforeOption = None,
-    created_after: CreatedAfterOption = None,
-    ended_before: EndedBeforeOption = None,
-    ended_after: EndedAfterOption = None,
-    failure: FailureOption = None,
-    parent: ParentOption = None,
+    which: Which = ALL,
     built_in: BuiltInOption = False,
 ) -> None:
     """Print how many instances match.
@@ -222,22 +170,7 @@ def count_(
     A filter without an index, such as a tag, counts for about a second, and
     says how far back.
     """
-    which = read_selection(
-        status,
-        name,
-        prefix,
-        tag,
-        waiting_for,
-        older_than,
-        created_before,
-        created_after,
-        parked,
-        ended_before,
-        ended_after,
-        failure,
-        parent,
-    )
-    which["built_in"] = _with_built_in(built_in, parked, name)
+    which["built_in"] = built_in or _shows_built_in(which)
     found = target.ask(lambda client: client.count(**which))
     if target.as_json:
         since = stamp(found.searched_from) if found.searched_from else None
@@ -248,9 +181,9 @@ def count_(
         typer.echo(f"These are since {exact(found.searched_from)}. Older ones were not counted.", err=True)
 
 
-def _with_built_in(asked: bool, parked: bool, name: str | None) -> bool:
-    """Whether perdure's own orchestrations are listed: if asked for, by name too, and where they need a hand."""
-    return asked or parked or bool(name and name.startswith(BUILT_IN))
+def _shows_built_in(which: Which) -> bool:
+    """Whether perdure's own orchestrations are listed unasked: one by its name, or parked ones, which need a hand."""
+    return bool(which.get("parked")) or (which.get("name") or "").startswith(BUILT_IN)
 
 
 @commands.command(epilog=EXIT_CODES)

@@ -142,7 +142,7 @@ def replay(
     entity states. The command ends with 1 on a mismatch: a deploy of this code
     would park that instance.
     """
-    which = read_selection(status, name, prefix, tag, waiting_for, None, None, None, parked)
+    which = read_selection(status, name, prefix, tag, waiting_for, parked)
     if files and which:
         raise typer.BadParameter("files and filters exclude each other. Give files, or a store with filters")
     for file in files or ():
