@@ -20,27 +20,8 @@ from perdure.replay.pairing import same
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perdure.engine.core.batch import OpenBatch
-    from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.instance import HeldTask, Instance
     from perdure.model.human_tasks import Person
-    from perdure.model.messages import RaiseEvent
-
-
-def is_refused(
-    batch: OpenBatch, instance: Instance, envelope: Envelope, message: RaiseEvent, person: Person
-) -> bool:
-    """Whether the task that would take the event is another person's. Then the sender is told, or the message waits
-    for the rows of the instance's tasks.
-    """
-    if instance.tasks is None:
-        batch.task_owners.add(instance.instance_id)
-        batch.postpone(envelope)
-        return True
-    refusal = _why_refused(instance, message, person)
-    if refusal is not None:
-        batch.answer(envelope, refusal)
-    return refusal is not None
 
 
 def why_not(task: HeldTask, person: Person, where: str) -> PerdureError | None:
@@ -68,10 +49,11 @@ def _reason(task: HeldTask, person: Person) -> str:
     return why_unqualified(record.details, record.roles, record.given_by, person.name, person.roles)
 
 
-def _why_refused(instance: Instance, message: RaiseEvent, person: Person) -> PerdureError | None:
+def why_refused(instance: Instance, name: str, person: Person) -> PerdureError | None:
+    """Why the person's event of this name is not accepted: the task that would take it is another person's."""
     where = f"instance {instance.instance_id!r}"
     refusal: PerdureError | None = None
-    for task in _open_tasks(instance, message.name):
+    for task in _open_tasks(instance, name):
         reason = unqualified(task, person, where)
         if reason is None:  # this one takes the event
             return held_by_another(task, person.name)
@@ -81,7 +63,8 @@ def _why_refused(instance: Instance, message: RaiseEvent, person: Person) -> Per
 
 def _open_tasks(instance: Instance, name: str) -> Iterator[HeldTask]:
     """The open tasks that this event answers, in the order in which they would take it."""
-    rows = instance.tasks or {}
+    assert instance.tasks is not None  # the dispatcher has read them before this message
+    rows = instance.tasks
     if instance.execution is None:
         yield from (task for task in rows.values() if same(task.name, name))
         return
@@ -91,4 +74,4 @@ def _open_tasks(instance: Instance, name: str) -> Iterator[HeldTask]:
         yield msgspec.structs.replace(row, record=record)
 
 
-__all__ = ["held_by_another", "is_refused", "unqualified", "why_not"]
+__all__ = ["held_by_another", "unqualified", "why_not", "why_refused"]

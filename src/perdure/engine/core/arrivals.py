@@ -61,8 +61,9 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         return
     is_new = envelope.reply is not None  # an event that was accepted is never rejected later
     if is_new and message.decided_by and not isinstance(message, CompleteTask):
-        person = Person(message.decided_by, message.roles)
-        if answers.is_refused(batch, instance, envelope, message, person):
+        refused = answers.why_refused(instance, message.name, Person(message.decided_by, message.roles))
+        if refused is not None:
+            batch.answer(envelope, refused)
             return
     if batch.accept_only:
         batch.answer(envelope, None)
