@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from perdure.engine.client.status import page_of
 from perdure.failure import chain_of
 from perdure.http.formatting import lasting, without_module
-from perdure.model.durations import moment
+from perdure.model.durations import instant, moment
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import RuntimeStatus
 from perdure.model.records import InstanceFilter
@@ -72,7 +72,7 @@ async def _failed(client: Client, last_day: HubStatistics, now: datetime) -> Att
     """Instances that failed in the last hour and are still Failed, if they are more than usual."""
     since = now - LAST_HOUR
     found = await _listed(
-        client, InstanceFilter(status=(RuntimeStatus.Failed.value,), ended_from=_micros(since), top=SHOWN)
+        client, InstanceFilter(status=(RuntimeStatus.Failed.value,), ended_from=instant(since), top=SHOWN)
     )
     usual = usual_failures(last_day)
     if len(found) <= USUAL_TIMES * usual:
@@ -192,10 +192,6 @@ def _number(found: list[OrchestrationStatus] | list[OpenTask]) -> str:
 
 def _rate(usual: float) -> str:
     return f"{usual:.0f}" if usual >= 1 or not usual else "fewer than 1"
-
-
-def _micros(at: datetime) -> int:
-    return round(at.timestamp() * 1_000_000)
 
 
 __all__ = ["Attention", "attention_of", "oldest_start", "usual_failures"]

@@ -24,7 +24,7 @@ from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import Field, fields_of, help_of, read_fields
 from perdure.http.pages.history_lines import events_of
 from perdure.http.pages.instance_actions import operation_of
-from perdure.http.pages.looks import keep_views, saved_views
+from perdure.http.pages.looks import keep_view, saved_views
 from perdure.http.pages.panels import panel_of
 from perdure.http.pages.rendering import as_page, base_of, draw, told
 from perdure.http.principal import caller_of
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 SHOWN = 200  # tasks of one page
-VIEWS = 8  # saved views of one browser
 _RESERVED = frozenset("crhjk")  # letters of the page's own shortcuts
 _SAID = {
     "complete": "Your answer was recorded.",
@@ -240,14 +239,9 @@ def _views(request: Request) -> list[tuple[str, str]]:
 
 async def save_view(request: Request) -> Response:
     """POST /inbox: keep the present filter as a view, in a cookie of the person's browser, or forget one."""
-    form = await read_form(request)
-    asked, views = _asked(request), saved_views(request)
-    forgotten, name = form.get("forget", ""), " ".join(form.get("name", "").split())[:40]
-    kept = [(known, query) for known, query in views if known not in (forgotten, name)]
-    if name and asked.query:
-        kept.append((name, asked.query))
-    response = RedirectResponse(f"{base_of(request)}/inbox{asked.query}", 303)
-    keep_views(request, response, kept[-VIEWS:])
+    query = _asked(request).query
+    response = RedirectResponse(f"{base_of(request)}/inbox{query}", 303)
+    keep_view(request, response, await read_form(request), query)
     return response
 
 

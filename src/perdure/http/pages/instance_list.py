@@ -22,7 +22,7 @@ from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.streams import list_cursor
 from perdure.http.pages.action_buttons import DONE
 from perdure.http.pages.csrf import read_form
-from perdure.http.pages.looks import LIST_VIEWS, keep_views, saved_views, speech_of
+from perdure.http.pages.looks import LIST_VIEWS, keep_view, saved_views, speech_of
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.principal import caller_of
 from perdure.http.routing import client_of
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 PAGE: Final = 50
 REFRESH: Final = 5  # seconds
 PACE: Final = 3  # seconds between two updates of a list that changes all the time
-VIEWS: Final = 8  # saved views of one browser
 SHORT: Final = 24  # characters of a custom status that is shown as the outcome
 S = RuntimeStatus
 
@@ -297,10 +296,7 @@ async def _page(client: Client, asked: InstanceFilters, zone: tzinfo) -> tuple[P
 
 def _stream(asked: InstanceFilters, base: str) -> str:
     """The URL of the server-sent events for the same filters; "" for filters that read many instances."""
-    if any(
-        getattr(asked, name)
-        for name in ("tag", "failure", "created_from", "created_to", "ended_from", "ended_to")
-    ):
+    if any(getattr(asked, name) for name in _NOT_FOLLOWED):
         return ""
     given: Mapping[str, Any] = {
         "runtimeStatus": asked.status,
@@ -335,16 +331,9 @@ def _starters(client: Client) -> Sequence[str]:
 
 async def save_list_view(request: Request) -> Response:
     """POST /instances: keep the present filter as a view, in a cookie of the person's browser, or forget one."""
-    form = await read_form(request)
     here = replace(InstanceFilters.of(request.query_params), continuation="").query
-    forgotten, name = form.get("forget", ""), " ".join(form.get("name", "").split())[:40]
-    kept = [
-        (known, query) for known, query in saved_views(request, LIST_VIEWS) if known not in (forgotten, name)
-    ]
-    if name and here:
-        kept.append((name, here))
     response = RedirectResponse(f"{base_of(request)}/instances{here}", 303)
-    keep_views(request, response, kept[-VIEWS:], LIST_VIEWS)
+    keep_view(request, response, await read_form(request), here, LIST_VIEWS)
     return response
 
 

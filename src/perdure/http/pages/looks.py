@@ -19,6 +19,8 @@ from perdure.http.pages.csrf import read_form
 from perdure.http.table import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -27,6 +29,7 @@ VIEWS: Final = "perdure_views"
 LIST_VIEWS: Final = "perdure_list_views"
 """The cookies. The script of the pages sets `ZONE`."""
 THEMES: Final = ("light", "dark")
+MOST_VIEWS: Final = 8  # saved views of one page
 YEAR: Final = 365 * 24 * 3_600
 
 
@@ -75,11 +78,15 @@ def saved_views(request: Request, cookie: str = VIEWS) -> list[tuple[str, str]]:
     return [(name, f"?{query}") for name, query in pairs if name and query]
 
 
-def keep_views(
-    request: Request, response: Response, views: list[tuple[str, str]], cookie: str = VIEWS
+def keep_view(
+    request: Request, response: Response, form: Mapping[str, str], query: str, cookie: str = VIEWS
 ) -> None:
-    """Keep the views in the visitor's browser."""
-    value = urlencode([(name, query.removeprefix("?")) for name, query in views])
+    """Keep a page's filter in the visitor's browser under the form's `name`, or drop the view to forget."""
+    forgotten, name = form.get("forget", ""), " ".join(form.get("name", "").split())[:40]
+    kept = [(known, its) for known, its in saved_views(request, cookie) if known not in (forgotten, name)]
+    if name and query:
+        kept.append((name, query))
+    value = urlencode([(known, its.removeprefix("?")) for known, its in kept[-MOST_VIEWS:]])
     path, secure = request.scope.get(BASE) or "/", request.url.scheme == "https"
     response.set_cookie(cookie, value, max_age=YEAR, path=path, samesite="lax", secure=secure, httponly=True)
 
@@ -92,7 +99,7 @@ __all__ = [
     "LIST_VIEWS",
     "TIMES",
     "ZONE",
-    "keep_views",
+    "keep_view",
     "saved_views",
     "speech_of",
     "theme_of",
