@@ -15,6 +15,7 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from perdure.http.formatting import without_module
 from perdure.http.pages.time_axis import TimeAxis, idle_stretches
 from perdure.model import events as ev
 
@@ -364,11 +365,11 @@ class _Draft:
             case ev.EntityOperationCompleted():
                 self._close(event.task_id, at, "done")
             case ev.EntityOperationFailed():
-                self._close(event.task_id, at, "failed", str(event.failure))
+                self._close(event.task_id, at, "failed", without_module(str(event.failure)))
             case ev.TaskCompleted() | ev.SubOrchestrationCompleted():
                 self._close(event.task_id, at, "done")
             case ev.TaskFailed() | ev.SubOrchestrationFailed():
-                self._close(event.task_id, at, "failed", str(event.failure))
+                self._close(event.task_id, at, "failed", without_module(str(event.failure)))
             case ev.TaskCanceled():
                 self._close(event.task_id, at, "canceled")
             case ev.TimerFired():
